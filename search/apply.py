@@ -1,0 +1,58 @@
+"""Replays one recipe on a model: the same pipeline and the same measurements as in a search, screening nothing."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from search.errors import UserError
+from search.measure.latency import Latency, measure_latency
+from search.prepare import prepare
+from search.record import Record
+from search.store import Store
+from search.study import StudyConfig, Target
+from search.trial import Task, try_recipe
+from spaces.recipe import Recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file. Raises UserError if it is missing or refused."""
+    if not path.is_file():
+        raise UserError(f"there is no recipe {path}; a study has one beside each artifact")
+    try:
+        return Recipe.from_yaml(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"]) or "recipe"
+        raise UserError(f"{path}: {key}: {first['msg']}; got {first['input']!r}") from error
+
+
+def apply_recipe(recipe: Recipe, *, model: str, data: Path, out: Path, seed: int, threads: int) -> Record:
+    """Writes ``model.onnx``, ``recipe.yaml`` and ``measurement.json`` to ``out`` and returns the record.
+
+    The latency ratio is to the plain FP32 export of ``model`` at the recipe's own image size.
+
+    Raises:
+        UserError: a file is missing or refused, or ``out`` is there already.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already; choose another folder for --out")
+    config = StudyConfig(
+        name="apply", model=model, data=data, image_size=recipe.image_size, seed=seed, target=Target()
+    )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        folder = Path(temporary)
+        place = prepare(config, folder, Store(folder), threads=threads)
+
+        def latency(file: Path, runs: int) -> Latency:
+            return measure_latency(file, place.baseline_onnx, threads=place.target.threads, runs=runs)
+
+        [record] = try_recipe(Task(leaves=(recipe,)), place, latency)
+        if record.artifact is None:
+            raise UserError(f"the recipe failed: {record.reason}")
+        shutil.move(folder / "artifacts" / record.id, out)
+    return record

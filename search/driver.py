@@ -1,0 +1,164 @@
+"""Runs a study on Ray Tune, from an empty folder to a front, and goes on where it was cut off.
+
+``records.jsonl`` is the only truth. Tune's own snapshot is neither read nor kept: a resumed study is a new Tuner
+whose searcher knows every record, with the trials that were in flight handed out first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from search.errors import UserError
+from search.finish import finish
+from search.record import Record
+from search.store import Store, locked, write_atomically
+from search.study import StudyConfig
+from spaces.recipe import Recipe
+from spaces.starts import starting_recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Set before ray is imported. Nothing is sent home, Tune writes no log files of its own for each trial, and a
+# trial works in the driver's directory.
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+WORKER_VARIABLES = ("YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_VERBOSE", "MPLBACKEND")
+
+
+class Progress(Protocol):
+    """What wants to hear how a study goes on."""
+
+    def stage(self, text: str) -> None: ...
+
+    def trial_ended(self, recipe: Recipe, records: list[Record], reason: str) -> None: ...
+
+
+def run_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+    """Runs ``config`` in ``folder`` to its end and returns the records.
+
+    Raises:
+        UserError: the folder holds a study already, or is in use, or the study cannot be prepared.
+    """
+    if (folder / "study.yaml").exists():
+        raise UserError(f"{folder} holds a study already; go on with `python -m search resume {folder}`")
+    with locked(folder):
+        write_atomically(folder / "study.yaml", config.to_yaml())
+        return _run(config, folder, progress)
+
+
+def resume_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+    """Goes on with the study in ``folder``: no finished record is lost or made again."""
+    with locked(folder):
+        return _run(config, folder, progress)
+
+
+def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+    os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ})
+    from search.prepare import prepare
+
+    folder = folder.resolve()
+    store, space = Store(folder), config.load_space()
+    started = time.monotonic()
+    progress.stage("preparing the data and the baseline")
+    place = prepare(config, folder, store, threads=config.resources.cpus_per_trial)
+    first = in_flight(store)
+    if not store.searched and not first:
+        first = starting_recipes(space, image_size=config.image_size)
+    trials = None if config.budget.trials is None else max(0, config.budget.trials - store.trials())
+    minutes = config.budget.minutes
+    deadline = math.inf if minutes is None else started + 60 * minutes
+    if trials != 0:
+        progress.stage(f"searching {space.name}")
+        from search.searcher import StrictOptunaSearch
+
+        searcher = StrictOptunaSearch(config, space, store, first=first, trials=trials, deadline=deadline)
+        _search(config, folder, store, searcher, place, progress)
+    progress.stage("measuring the front and writing the report")
+    finish(config, folder, store, place)
+    return store
+
+
+def in_flight(store: Store) -> list[Recipe]:
+    """The recipes that were handed out and have not ended, oldest first, one for each trunk."""
+    ended = {record.recipe.trunk_id for record in store.searched}
+    return list({recipe.trunk_id: recipe for recipe in store.started if recipe.trunk_id not in ended}.values())
+
+
+def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Progress) -> None:
+    import ray
+    from ray import tune
+
+    from search.measure.bench import start_bench
+    from search.recorder import Recorder
+    from search.trial import trainable
+
+    _start_ray()
+    bench = start_bench()
+    resources = config.resources
+    concurrent = resources.concurrent or _fitting(resources.cpus_per_trial, resources.gpus_per_trial)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(trainable, place=place),
+            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,  # the searcher ends the search itself
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder / "cache"),
+            callbacks=[Recorder(store, progress, folder / "cache")],
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        ray.kill(bench)
+        ray.shutdown()
+        shutil.rmtree(folder / "cache" / "tune", ignore_errors=True)
+
+
+def _start_ray() -> None:
+    """Joins the cluster that RAY_ADDRESS names, as a job has it, or starts Ray on this machine."""
+    import ray
+
+    variables = {name: os.environ[name] for name in WORKER_VARIABLES if name in os.environ}
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS", "local"),
+        include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": variables},
+    )
+
+
+def _fitting(cpus: int, gpus: float) -> int:
+    """How many trials the cluster's resources hold at once."""
+    import ray
+
+    total = ray.cluster_resources()
+    fits = [total.get("CPU", 1) // cpus] + ([total.get("GPU", 0) // gpus] if gpus else [])
+    if min(fits) < 1:
+        raise UserError(
+            f"resources: a trial asks for {cpus} CPUs and {gpus:g} GPUs, but there are "
+            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; lower resources.cpus_per_trial or gpus_per_trial"
+        )
+    return int(min(fits))

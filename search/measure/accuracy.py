@@ -1,0 +1,86 @@
+"""Accuracy of an exported file: Ultralytics' own validator, running the file on its runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import onnxruntime
+
+from search.ultra import quiet_ultralytics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Detection metrics on one split, all as fractions."""
+
+    split: str
+    images: int
+    map50_95: float
+    map50: float
+    precision: float
+    recall: float
+
+
+def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size: int, threads: int = 1) -> Accuracy:
+    """Validates the ONNX file at ``model`` on a ``split`` of ``data``, one image at a time.
+
+    Args:
+        model: an ONNX file with the metadata that Ultralytics writes.
+        data: an Ultralytics ``data.yaml`` with absolute paths.
+        split: ``val`` or ``test``.
+        image_size: the side of the model's square input, in pixels.
+        threads: CPU threads for the runtime.
+    """
+    from ultralytics.models.yolo.detect import DetectionValidator
+
+    quiet_ultralytics()
+    with tempfile.TemporaryDirectory() as folder, _session_threads(threads):
+        validator = DetectionValidator(
+            save_dir=Path(folder),
+            args={
+                "model": str(model),
+                "data": str(data),
+                "split": split,
+                "imgsz": image_size,
+                "task": "detect",
+                "mode": "val",
+                "batch": 1,
+                "rect": False,
+                "device": "cpu",
+                "workers": 0,
+                "plots": False,
+                "verbose": False,
+            },
+        )
+        validator(model=str(model))
+    box = validator.metrics.box
+    return Accuracy(
+        split=split,
+        images=int(validator.seen or 0),
+        map50_95=float(box.map),
+        map50=float(box.map50),
+        precision=float(box.mp),
+        recall=float(box.mr),
+    )
+
+
+@contextmanager
+def _session_threads(threads: int) -> Iterator[None]:
+    """Limits the sessions made inside: Ultralytics opens one on every core and has no setting for it."""
+    original = onnxruntime.InferenceSession
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+
+    def session(path: str, sess_options: onnxruntime.SessionOptions | None = None, **settings: object) -> object:
+        return original(path, sess_options or options, **settings)
+
+    onnxruntime.InferenceSession = partial(session)
+    try:
+        yield
+    finally:
+        onnxruntime.InferenceSession = original

@@ -1,0 +1,36 @@
+"""One exclusive slot for measuring latency: a Ray actor that takes one request at a time, from all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from search.measure.latency import Latency, measure_latency
+from search.study import Target
+
+NAME = "bench"
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class Bench:
+    """Measures one candidate after the other. It holds no core: the CPU-time ratio does not mind a neighbour."""
+
+    def measure(self, candidate: str, baseline: str, target: Target, runs: int) -> Latency:
+        """The candidate's latency beside the baseline's; see ``measure_latency``."""
+        return measure_latency(
+            Path(candidate), Path(baseline), threads=target.threads, runs=runs, cores=target.cores
+        )  # fmt: skip
+
+
+def start_bench() -> Any:
+    """Starts the actor under its name and returns its handle; it lives as long as the handle's driver."""
+    return Bench.options(name=NAME, get_if_exists=True).remote()  # type: ignore[attr-defined]
+
+
+def remote_latency(baseline: Path, target: Target) -> Callable[[Path, int], Latency]:
+    """A function (file, runs) that has the actor measure, waiting for its turn."""
+    bench = ray.get_actor(NAME)
+    return lambda file, runs: ray.get(bench.measure.remote(str(file), str(baseline), target, runs))

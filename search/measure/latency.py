@@ -1,0 +1,254 @@
+"""Latency of an exported model next to its baseline, on ONNX Runtime's CPU provider.
+
+Milliseconds depend on what else the machine does, so what is compared between recipes is the *ratio* to a
+baseline model timed in the same process at the same moment: the two run in turn, in a random order within
+each pair, and every pair gives one ratio. With one thread a run is timed by the CPU time of the calling
+thread, which is where ONNX Runtime computes then; it equals the wall clock on a quiet machine and barely
+moves on a loaded one. With more threads the work is spread over a pool that also waits, so the wall clock
+is all there is, and the machine has to be quiet.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import ArrayLike, NDArray
+
+from search.errors import UserError
+
+_ort: Any = onnxruntime  # it has no type stubs
+Floats = NDArray[np.float64]
+Clock = Literal["thread-cpu", "wall"]
+
+_INPUT_TYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
+
+
+class MeasurementError(UserError):
+    """A file that cannot be timed, or a way of timing that this machine does not allow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """One paired measurement. `p50_ms`, `p95_ms` and `fps` are wall time; the ratio is by `clock`.
+
+    `ratio` is candidate over baseline, so 0.5 is twice as fast; `ratio_low` and `ratio_high` bound it with
+    95 % confidence. `cores` are the ones the measurement was pinned to, None when it was not pinned.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    fps: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    baseline_p50_ms: float
+    runs: int
+    threads: int
+    clock: Clock
+    cores: tuple[int, ...] | None
+
+    def __post_init__(self) -> None:
+        if self.cores is not None:  # JSON has no tuples: a record read back gives a list
+            object.__setattr__(self, "cores", tuple(self.cores))
+
+
+def measure_latency(
+    candidate: Path,
+    baseline: Path,
+    *,
+    threads: int = 1,
+    runs: int = 100,
+    warmup: int = 10,
+    cores: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Latency:
+    """Times two ONNX files in turn, each on a fixed random input of its own input shape.
+
+    Args:
+        candidate: the ONNX file in question.
+        baseline: the ONNX file to compare with; its input size may differ.
+        threads: intra-op threads of both sessions; the ratio is of CPU time with 1, of wall time with more.
+        runs: timed pairs; the interval narrows with their square root.
+        warmup: pairs run before, untimed: first runs allocate memory and fill caches.
+        cores: logical cores to pin this thread and the sessions' threads to, Linux only. None, or another
+            system, leaves the placement to the operating system.
+        seed: of the input, of the order within pairs, and of the bootstrap.
+
+    Raises:
+        MeasurementError: a file is missing, broken, or has an input that cannot be made up; fewer than 2
+            runs; cores that this process may not use, or fewer of them than threads.
+    """
+    if runs < 2 or warmup < 0 or threads < 1:
+        raise MeasurementError(
+            f"cannot time {runs} runs after {warmup} warm-up runs on {threads} threads; "
+            "ask for at least 2 runs, 0 warm-up runs and 1 thread"
+        )
+    if cores is not None and len(set(cores)) < threads:
+        raise MeasurementError(
+            f"{threads} threads cannot run at once on cores {sorted(set(cores))}; give at least as many cores"
+        )
+    # Threads inherit the placement of the thread that makes them, so the sessions are made inside.
+    with _pinned(cores) as pinned:
+        pair = (_runner(candidate, threads, seed), _runner(baseline, threads, seed))
+        wall, cpu = _time_pairs(pair, runs=runs, warmup=warmup, seed=seed)
+    clock = _choose_clock(threads, cpu)
+    chosen = wall if clock == "wall" else cpu
+    ratio, low, high = paired_ratio(chosen[:, 0], chosen[:, 1], seed=seed)
+    p50, p95 = (float(value) for value in np.percentile(wall[:, 0], [50, 95]))
+    return Latency(
+        p50_ms=p50,
+        p95_ms=p95,
+        fps=1000 / p50,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        baseline_p50_ms=float(np.median(wall[:, 1])),
+        runs=runs,
+        threads=threads,
+        clock=clock,
+        cores=pinned,
+    )
+
+
+def paired_ratio(
+    candidate_times: ArrayLike, baseline_times: ArrayLike, *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """Returns the ratio of two paired series of times and its 95 % interval: (ratio, low, high).
+
+    The ratio is the median of the pairs' ratios, taken on a logarithmic scale so that swapping the two
+    series gives exactly its inverse. Compared with the ratio of the two medians it cancels what slows both
+    runs of a pair down, and is the steadier of the two under load. The interval is the percentile bootstrap
+    over pairs (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+
+    Args:
+        candidate_times: shape (n,), positive, any unit.
+        baseline_times: shape (n,), positive, the same unit; entry i was timed next to entry i of the other.
+        seed: of the resampling.
+        resamples: bootstrap samples; memory is resamples x n x 8 bytes.
+
+    Raises:
+        ValueError: series of different lengths, empty ones, or a time that is not positive and finite.
+    """
+    ours = np.asarray(candidate_times, dtype=np.float64)
+    theirs = np.asarray(baseline_times, dtype=np.float64)
+    if ours.ndim != 1 or ours.shape != theirs.shape or len(ours) == 0:
+        raise ValueError(f"the two series must be flat and pair up; got shapes {ours.shape}, {theirs.shape}")
+    if not all(np.isfinite(times).all() and (times > 0).all() for times in (ours, theirs)):
+        raise ValueError("every time must be positive and finite")
+    logs: Floats = np.log(ours / theirs)
+    picks = np.random.default_rng(seed).integers(0, len(logs), size=(resamples, len(logs)))
+    medians: Floats = np.median(logs[picks], axis=1)
+    low, high = (float(value) for value in np.exp(np.percentile(medians, [2.5, 97.5])))
+    return float(np.exp(np.median(logs))), low, high
+
+
+def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+    """Opens an ONNX file on the CPU provider as it is timed: every graph optimisation, operators in turn.
+
+    Raises:
+        MeasurementError: the file is missing, or ONNX Runtime refuses it.
+    """
+    if not path.is_file():
+        raise MeasurementError(f"there is no ONNX file at {path}; export the model first, or correct the path")
+    options = _ort.SessionOptions()
+    options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = _ort.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    if threads > 1:
+        # Two sessions take turns here: the idle one's threads must not spin on the cores of the one being
+        # timed.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:  # ONNX Runtime's exceptions have no base class of their own
+        return _ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise MeasurementError(
+            f"ONNX Runtime {_ort.__version__} cannot load {path}: {error}; export the model again, or "
+            "with an operator set that this version supports"
+        ) from error
+
+
+def _runner(path: Path, threads: int, seed: int) -> Callable[[], object]:
+    """Returns a function that runs the model once, on the same made-up input every time."""
+    session: Any = open_session(path, threads=threads)
+    feed = {item.name: _made_up_input(item, path, seed) for item in session.get_inputs()}
+    try:
+        session.run(None, feed)
+    except Exception as error:
+        raise MeasurementError(f"{path} loads but does not run: {error}; export the model again") from error
+    return lambda: session.run(None, feed)
+
+
+def _made_up_input(item: Any, path: Path, seed: int) -> NDArray[Any]:
+    """Returns a random input: values in [0, 1), or 0 to 255 for bytes; equal shapes get equal values."""
+    kind = _INPUT_TYPES.get(item.type)
+    # A batch size left open is one image: that is how a single-stream deployment runs.
+    shape = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(item.shape)]
+    if kind is None or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise MeasurementError(
+            f"input {item.name!r} of {path} has type {item.type} and shape {item.shape}, which cannot be "
+            f"made up; export the model with a fixed input size and one of {', '.join(_INPUT_TYPES)}"
+        )
+    values = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    return (values * 256).astype(kind) if kind is np.uint8 else values.astype(kind)
+
+
+def _time_pairs(
+    pair: tuple[Callable[[], object], Callable[[], object]], *, runs: int, warmup: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Runs candidate and baseline in turn; returns wall and thread CPU times in ms, each of shape (runs, 2).
+
+    Half of the pairs start with the candidate and half with the baseline, shuffled, so that neither gains
+    from what the other leaves in the caches or from a drift of the clock frequency.
+    """
+    for _ in range(warmup):
+        for run in pair:
+            run()
+    wall = np.zeros((runs, 2))
+    cpu = np.zeros((runs, 2))
+    first = np.random.default_rng(seed).permutation(np.arange(runs) % 2)
+    for index in range(runs):
+        for column in (int(first[index]), 1 - int(first[index])):
+            run = pair[column]
+            wall_start, cpu_start = time.perf_counter_ns(), time.thread_time_ns()
+            run()
+            cpu_end, wall_end = time.thread_time_ns(), time.perf_counter_ns()
+            wall[index, column] = (wall_end - wall_start) / 1e6
+            cpu[index, column] = (cpu_end - cpu_start) / 1e6
+    return wall, cpu
+
+
+def _choose_clock(threads: int, cpu: Floats) -> Clock:
+    """Returns the thread's CPU clock for one thread, unless its ticks are too coarse for these runs."""
+    coarse = time.get_clock_info("thread_time").resolution > 1e-5 or bool((cpu <= 0).any())
+    return "wall" if threads > 1 or coarse else "thread-cpu"
+
+
+@contextmanager
+def _pinned(cores: Sequence[int] | None) -> Generator[tuple[int, ...] | None, None, None]:
+    """Keeps the calling thread on the given cores; yields them, or None where it is not pinned."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    before = os.sched_getaffinity(0)
+    wanted = tuple(sorted(set(cores)))
+    if not before.issuperset(wanted):
+        raise MeasurementError(f"cannot pin to cores {list(wanted)}: this process may use only {sorted(before)}")
+    os.sched_setaffinity(0, wanted)
+    try:
+        yield wanted
+    finally:
+        os.sched_setaffinity(0, before)

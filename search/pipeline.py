@@ -1,0 +1,107 @@
+"""From a recipe to a file, in the one order in which its parts make sense.
+
+    baseline ─▶ activation ─▶ prune ─▶ fine-tune (distilled) ─▶ export ─▶ quantize
+               └────────────── trunk ───────────────────────┘  └──── leaf ─────┘
+
+``shape`` does the part that decides latency and size, ``train`` the part that costs hours, ``write_leaf`` the
+part that is cheap enough for every leaf of a trunk. Nothing else knows the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from search.data import calibration_images, sample_batches
+from search.stages.activation import swap_activation
+from search.stages.export import export_onnx
+from search.stages.finetune import OnEpoch, finetune
+from search.stages.prune import NEEDS_GRADIENTS, prune_channels
+from search.stages.quantize import quantize
+from spaces.recipe import ChannelPrune, Export, Finetune, Recipe
+
+GRADIENT_BATCHES = 4  # of 16 images, for pruning methods that look at gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What every recipe of a study starts from."""
+
+    baseline: Path  # checkpoint, also the teacher
+    data: Path  # the study's data.yaml, with absolute paths
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    train_settings: dict[str, Any] = field(default_factory=dict)
+
+
+def load_baseline(path: Path) -> nn.Module:
+    """The model in a checkpoint, in float, by Ultralytics' loader, which refuses pickled code of others."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    return load_checkpoint(str(path))[0]
+
+
+def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
+    """The untrained model of ``recipe``: everything that changes its graph has been done."""
+    model = swap_activation(load_baseline(inputs.baseline), recipe.activation)
+    if isinstance(recipe.prune, ChannelPrune):
+        batches = []
+        if recipe.prune.method in NEEDS_GRADIENTS:
+            batches = sample_batches(
+                inputs.data, image_size=recipe.image_size, count=GRADIENT_BATCHES, batch=16, seed=inputs.seed
+            )
+        model = prune_channels(model, recipe.prune, image_size=recipe.image_size, batches=batches)
+    return model
+
+
+def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = lambda done, total: None) -> nn.Module:
+    """The trunk's final weights: ``model`` fine-tuned as ``recipe`` says, or a model as it was."""
+    if not isinstance(recipe.finetune, Finetune):
+        return model
+    return finetune(
+        model,
+        recipe.finetune,
+        recipe.distill,
+        data=inputs.data,
+        image_size=recipe.image_size,
+        teacher=inputs.baseline,
+        seed=inputs.seed,
+        threads=inputs.threads,
+        device=inputs.device,
+        on_epoch=on_epoch,
+        extra=inputs.train_settings,
+    )
+
+
+def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path) -> Path:
+    """Writes ``folder/model.onnx``: the model exported and quantized as ``recipe`` says.
+
+    The float file is kept in ``folder.parent`` under the name of its rewrites, for leaves that share it.
+    """
+    float_file = folder.parent / f"float-{_export_name(recipe.export)}.onnx"
+    if not float_file.exists():
+        export_onnx(model, recipe.export, image_size=recipe.image_size, path=float_file)
+    images = partial(_images, inputs, recipe.image_size)
+    return quantize(float_file, recipe.quantize, images=images, path=folder / "model.onnx")
+
+
+def facts(model: nn.Module, image_size: int) -> dict[str, int]:
+    """What does not depend on the weights: the number of parameters, and FLOPs for one image (two per MAC)."""
+    from ultralytics.utils.torch_utils import get_flops
+
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "flops": round(get_flops(model, image_size) * 1e9)}
+
+
+def _images(inputs: Inputs, image_size: int, count: int) -> Sequence[Any]:
+    return calibration_images(inputs.data, image_size=image_size, count=count, seed=inputs.seed)
+
+
+def _export_name(part: Export) -> str:
+    return "-".join(f"{name}={value}" for name, value in part.model_dump().items()).replace("/", "_")

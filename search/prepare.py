@@ -1,0 +1,151 @@
+"""Everything that a study needs before its first trial: its view of the data, and the baseline, measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from search.data import make_view, read_data
+from search.errors import UserError
+from search.measure.host import host_info, usable_cores
+from search.measure.latency import measure_latency
+from search.pipeline import Inputs, facts, load_baseline
+from search.record import BASELINE, Record
+from search.stages.export import export_onnx
+from search.store import Store, write_atomically
+from search.study import BaselineTraining, StudyConfig
+from search.trial import Workplace, measure_artifact, write_artifact
+from spaces.recipe import Export, Recipe
+
+
+def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) -> Workplace:
+    """Makes what is missing of the study folder and returns the place where its trials work.
+
+    Args:
+        config: the study.
+        folder: the study folder.
+        store: its records; the baseline's is added if it is not there.
+        threads: CPU threads of one trial.
+
+    Raises:
+        UserError: the model cannot be loaded, or does not fit the data.
+    """
+    folder = folder.resolve()
+    for name in ("cache", "artifacts", "baseline"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    data = read_data(config.data)
+    view = make_view(data, folder / "data")
+    inputs = Inputs(
+        baseline=_checkpoint(config, view, folder / "baseline"),
+        data=view,
+        seed=config.seed,
+        threads=threads,
+        device="0" if config.resources.gpus_per_trial else "cpu",
+        train_settings=dict(config.train_settings),
+    )
+    _check_fit(inputs.baseline, len(data.names), config.data)
+    host = host_info()
+    write_atomically(folder / "host.json", json.dumps(asdict(host), indent=2) + "\n")
+    file = folder / "baseline" / "model.onnx"
+    recipe = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
+    if not file.is_file():
+        export_onnx(load_baseline(inputs.baseline), recipe.export, image_size=recipe.image_size, path=file)
+    place = Workplace(
+        folder=folder,
+        inputs=inputs,
+        target=config.target,
+        baseline_onnx=file,
+        baseline_size=file.stat().st_size,
+        host=host.id,
+        trial_minutes=config.resources.trial_minutes,
+    )
+    if store.baseline is None:
+        store.append([_measured_baseline(recipe, place)])
+    return place
+
+
+def _checkpoint(config: StudyConfig, view: Path, folder: Path) -> Path:
+    """The baseline's checkpoint: the user's own, or one trained here from their architecture."""
+    if Path(config.model).suffix == ".pt":
+        return _fetched(config.model)
+    path = folder / "model.pt"
+    if not path.is_file():
+        train_baseline(config, view, path)
+    return path
+
+
+def _fetched(model: str) -> Path:
+    """A checkpoint on disk, fetched by Ultralytics if it is one of its names."""
+    from ultralytics.utils.downloads import attempt_download_asset
+
+    if Path(model).is_file():
+        return Path(model).resolve()
+    try:
+        path = Path(attempt_download_asset(model))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"model: {model} is not here and could not be fetched ({error}); give a path to a .pt"
+        ) from error
+    if not path.is_file():
+        raise UserError(f"model: {model} is not here, and there is no network to fetch it; give a path to a .pt file")
+    return path.resolve()
+
+
+def train_baseline(config: StudyConfig, view: Path, path: Path) -> None:
+    """Trains the architecture ``config.model`` from scratch and writes a checkpoint that Ultralytics loads."""
+    import torch
+    import yaml
+    from ultralytics.nn.tasks import DetectionModel
+
+    from search.stages.finetune import finetune
+    from spaces.recipe import Finetune, NoDistill
+
+    settings: BaselineTraining = config.baseline
+    names: dict[int, str] = yaml.safe_load(view.read_text(encoding="utf-8"))["names"]
+    torch.manual_seed(config.seed)
+    model = DetectionModel(config.model, nc=len(names), verbose=False)
+    trained = finetune(
+        model,
+        Finetune(epochs=settings.epochs, batch=settings.batch, lr=settings.lr, schedule="cosine"),
+        NoDistill(),
+        data=view,
+        image_size=config.image_size,
+        teacher=path,
+        seed=config.seed,
+        threads=usable_cores(),
+        extra=dict(config.train_settings),
+    )
+    arguments: dict[str, Any] = {"imgsz": config.image_size, "task": "detect", "model": config.model}
+    temporary = path.with_suffix(".tmp")
+    torch.save({"model": trained, "train_args": arguments, "epoch": -1}, temporary)
+    temporary.replace(path)
+
+
+def _check_fit(checkpoint: Path, classes: int, data: Path) -> None:
+    try:
+        model: Any = load_baseline(checkpoint)
+    except (TypeError, RuntimeError, KeyError, EOFError, OSError) as error:
+        raise UserError(f"model: {checkpoint} is no checkpoint that Ultralytics can load: {error}") from error
+    if getattr(model, "task", "detect") != "detect":
+        raise UserError(f"model: {checkpoint} is a {model.task} model; only detection is supported")
+    if len(model.names) != classes:
+        raise UserError(
+            f"model: {checkpoint} knows {len(model.names)} classes, but {data} has {classes}; "
+            "train the model on this data first, or give its .yaml architecture"
+        )
+
+
+def _measured_baseline(recipe: Recipe, place: Workplace) -> Record:
+    """The uncompressed model, measured as every other is: against itself."""
+    model = load_baseline(place.inputs.baseline)
+
+    def latency(file: Path, runs: int) -> Any:
+        return measure_latency(
+            file, place.baseline_onnx, threads=place.target.threads, runs=runs, cores=place.target.cores
+        )
+
+    measurement = measure_artifact(place.baseline_onnx, recipe, place, latency, facts(model, recipe.image_size))
+    artifact = write_artifact(BASELINE, place.baseline_onnx, recipe, place.folder)
+    return Record(id=BASELINE, recipe=recipe, state="complete", artifact=artifact, measurement=measurement)

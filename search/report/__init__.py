@@ -1,0 +1,1 @@
+"""What people look at: live progress, tables, plots and the written report."""

@@ -1,0 +1,74 @@
+"""``report.md``: the front as a table and a picture, how it was measured, and what became of every trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from search.report.plot import plot_front
+from search.report.tables import HEADER, front_rows
+from search.store import Store, write_atomically
+from search.study import StudyConfig
+from spaces.recipe import describe
+
+
+def write_report(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> None:
+    """Writes ``report.md`` and ``front.svg`` into the study folder."""
+    plot_front(result, [r for r in store.searched if r.state == "complete"], folder / "front.svg")
+    sections = [
+        f"# {config.name}",
+        "![the front](front.svg)",
+        _front_section(result),
+        _test_section(result),
+        _measured_section(config, result),
+        _trials_section(store),
+    ]
+    write_atomically(folder / "report.md", "\n\n".join(filter(None, sections)) + "\n")
+
+
+def _front_section(result: dict[str, Any]) -> str:
+    return (
+        f"## Front\n\nAccuracy is on the validation split, from which the search chose. "
+        f"Hypervolume {result['hypervolume']:.4f}.\n\n{_table(HEADER, front_rows(result))}"
+    )
+
+
+def _test_section(result: dict[str, Any]) -> str:
+    members = [m for m in [*result["front"], result["baseline"]] if m["test"]]
+    if not members:
+        return ""
+    rows = [(m["record_id"], f"{m['accuracy']:.3f}", f"{m['test']['map50_95']:.3f}") for m in members]
+    return "## On the test split\n\nMeasured once, at the end.\n\n" + _table(("record", "val", "test"), rows)
+
+
+def _measured_section(config: StudyConfig, result: dict[str, Any]) -> str:
+    host = result["host"] or {}
+    target = config.target
+    versions = ", ".join(f"{name} {version}" for name, version in host.get("packages", {}).items() if version)
+    return "\n".join(
+        [
+            "## How it was measured",
+            "",
+            f"- Accuracy: Ultralytics' validator on the exported ONNX file, {config.image_size} px for the baseline.",
+            f"- Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), {target.runs} runs each, "
+            "interleaved with the FP32 baseline file in one process; the ratio is of "
+            f"{'CPU time' if target.threads == 1 else 'wall time'}, with a bootstrap interval.",
+            f"- Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
+            f"- Versions: {versions}.",
+            f"- Data {config.data}, model {config.model}, space {config.space}, sampler {config.sampler}, "
+            f"seed {config.seed}.",
+        ]
+    )
+
+
+def _trials_section(store: Store) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in sorted(store.states().items()))
+    lost = [r for r in store.searched if r.state != "complete"]
+    rows = [(r.id, r.state, describe(r.recipe), r.reason.replace("|", "/")) for r in lost]
+    table = "\n\n" + _table(("record", "state", "recipe", "reason"), rows) if rows else ""
+    return f"## Records\n\n{store.trials()} trials, {len(store.searched)} records: {states}.{table}"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,33 @@
+"""The front as a picture: every finished record, the front and the baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from search.record import Record
+
+
+def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> None:
+    """Writes an SVG of mAP50-95 over the latency ratio, with the intervals of the front's members."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    points = [(r.measurement.latency.ratio, r.measurement.accuracy.map50_95) for r in finished
+              if r.measurement and r.measurement.accuracy]  # fmt: skip
+    if points:
+        axes.scatter(*zip(*points, strict=True), s=22, color="#9aa5b1", label="finished records")
+    front = result["front"]
+    if front:
+        x, y = [m["latency_ratio"] for m in front], [m["accuracy"] for m in front]
+        below = [m["latency_ratio"] - m["latency_ratio_ci"][0] for m in front]
+        above = [m["latency_ratio_ci"][1] - m["latency_ratio"] for m in front]
+        axes.errorbar(x, y, xerr=[below, above], fmt="o-", color="#0b6e4f", capsize=2, label="front")
+    base = result["baseline"]
+    axes.scatter([base["latency_ratio"]], [base["accuracy"]], marker="*", s=160, color="#c8553d", label="baseline")
+    axes.set_xlabel("latency, as a ratio to the FP32 baseline (lower is better)")
+    axes.set_ylabel("mAP50-95 on the validation split")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, format="svg", metadata={"Date": None})

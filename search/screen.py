@@ -1,0 +1,58 @@
+"""Decides, before any training, that a recipe is not worth it: latency and size do not depend on the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from search.measure.latency import Latency
+from search.record import Objective
+from search.study import Constraints
+
+
+class Rival(BaseModel):
+    """What one finished record reached."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    accuracy: float
+    latency: float
+    size: float
+
+
+class Bar(BaseModel):
+    """What a recipe has to beat: the baseline's accuracy, the front so far, and the study's limits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    baseline_accuracy: float
+    rivals: tuple[Rival, ...] = ()
+    constraints: Constraints = Constraints()
+    objectives: tuple[Objective, ...] = ("accuracy", "latency")
+
+
+def why_screened(latency: Latency, *, size_bytes: int, size_ratio: float, bar: Bar) -> str | None:
+    """Why a recipe with this latency and size cannot join the front, or None if it could.
+
+    The recipe is given every benefit of the doubt: the low end of its latency interval, and no loss of accuracy.
+    """
+    limits = bar.constraints
+    checks: Sequence[tuple[str, float, float | None]] = (
+        ("latency ratio", latency.ratio_low, limits.max_latency_ratio),
+        ("latency in ms", latency.p50_ms, limits.max_latency_ms),
+        ("size in MB", size_bytes / 1e6, limits.max_size_mb),
+    )
+    for name, value, limit in checks:
+        if limit is not None and value > limit:
+            return f"{name} {value:.3g} is over the limit {limit:g}"
+    for rival in bar.rivals:
+        faster = "latency" not in bar.objectives or rival.latency <= latency.ratio_low
+        smaller = "size" not in bar.objectives or rival.size <= size_ratio
+        if rival.accuracy >= bar.baseline_accuracy and faster and smaller:
+            return (
+                f"record {rival.id} is no worse in {' and '.join(bar.objectives[1:])} "
+                f"(ratio {rival.latency:.3g} against {latency.ratio:.3g}) and keeps the baseline's accuracy"
+            )
+    return None

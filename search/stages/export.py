@@ -1,0 +1,71 @@
+"""Writes a model as an ONNX file, by Ultralytics' exporter, after exact rewrites of its graph."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from ultralytics.engine.exporter import Exporter
+from ultralytics.nn.modules.block import DFL
+
+from search.ultra import quiet_ultralytics
+from spaces.recipe import Export
+
+OPSET = 17  # the newest that ONNX Runtime's quantizer and every provider here read
+
+
+class FastDFL(nn.Module):
+    """The expectation of the box distributions by one matrix product; the same numbers as ``DFL`` to about 1e-4.
+
+    ``DFL`` takes a softmax over an axis that is not the last, which ONNX Runtime transposes for. Here
+    sum(i * exp(x_i)) / sum(exp(x_i)) is a product with the two rows [0 … 15] and [1 … 1]. The logits are clamped so
+    that no exponential overflows.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.register_buffer("rows", torch.stack([torch.arange(bins).float(), torch.ones(bins)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps logits (N, 4 * bins, A) to distances (N, 4, A), in cells of the grid."""
+        n, _, anchors = x.shape
+        sums = self.rows @ x.view(n, 4, self.bins, anchors).clamp(-40.0, 40.0).exp()  # (N, 4, 2, A)
+        return sums[:, :, 0] / sums[:, :, 1]
+
+
+def rewritten(model: nn.Module, part: Export) -> nn.Module:
+    """A copy of ``model`` with the graph rewrites of ``part``, which leave the outputs as they are."""
+    copy = deepcopy(model)
+    if part.fast_dfl:
+        for module in list(copy.modules()):
+            if isinstance(getattr(module, "dfl", None), DFL):
+                module.dfl = FastDFL(module.dfl.c1)
+    return copy
+
+
+def export_onnx(model: nn.Module, part: Export, *, image_size: int, path: Path) -> Path:
+    """Writes ``model`` for one ``image_size``-pixel square image at a time to ``path`` and returns it.
+
+    The file carries the names, stride and task that Ultralytics reads back. Written whole or not at all.
+    """
+    quiet_ultralytics()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        copy = rewritten(model, part)
+        copy.pt_path = f"{folder}/model.pt"  # type: ignore[assignment]  # where the exporter puts its file
+        overrides = {
+            "format": "onnx",
+            "imgsz": image_size,
+            "opset": OPSET,
+            "simplify": True,
+            "device": "cpu",
+            "batch": 1,
+        }
+        exported = Exporter(overrides=overrides)(model=copy)
+        os.replace(exported, path)
+    return path

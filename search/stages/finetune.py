@@ -1,0 +1,136 @@
+"""Trains a model, pruned or not, on Ultralytics' own trainer, with or without the baseline as its teacher."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.distill_model import DistillationModel
+
+from search.stages.prune import freeze_dfl
+from search.ultra import quiet_ultralytics
+from spaces.recipe import Distill, FeatureDistill, Finetune
+
+OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
+
+
+class ModuleTrainer(DetectionTrainer):
+    """Ultralytics' trainer for a module as it is.
+
+    The stock trainer rebuilds the model from its YAML file and so undoes every change of shape. Nothing is
+    validated or saved here: accuracy is measured later, on the exported file.
+    """
+
+    def validate(self) -> tuple[dict[str, float], float]:
+        """Skips the validation of the last epoch."""
+        return {}, 0.0
+
+    def save_model(self) -> bool:
+        """Skips the checkpoint: the caller takes the averaged weights from memory, unrounded."""
+        return False
+
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """Skips the CSV file."""
+
+    def final_eval(self) -> None:
+        """Skips the evaluation of the best checkpoint."""
+
+
+def finetune(
+    model: nn.Module,
+    part: Finetune,
+    distill: Distill,
+    *,
+    data: Path,
+    image_size: int,
+    teacher: Path,
+    seed: int,
+    threads: int,
+    device: str = "cpu",
+    on_epoch: OnEpoch = lambda done, total: None,
+    extra: dict[str, Any] | None = None,
+) -> nn.Module:
+    """A trained copy of ``model``: the moving average of its weights after the last epoch, on the CPU.
+
+    Args:
+        model: a detection model of Ultralytics.
+        part: epochs, learning rate, schedule, weight decay and batch size.
+        distill: whether and how strongly the checkpoint at ``teacher`` teaches too.
+        data: an Ultralytics ``data.yaml`` with absolute paths.
+        image_size: the side of the square training images, in pixels.
+        seed: of the order of the images and their augmentation.
+        threads: CPU threads for training.
+        device: ``cpu`` or a CUDA index such as ``0``.
+        on_epoch: called after every epoch; what it raises ends the training.
+        extra: further settings of the Ultralytics trainer.
+
+    Raises:
+        FloatingPointError: the weights are not finite afterwards.
+    """
+    quiet_ultralytics()
+    count = _parameters(model)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = ModuleTrainer(overrides={**_settings(part, image_size, seed, device, extra or {}),
+                                           **_teaching(distill, teacher), "data": str(data),
+                                           "project": folder, "name": "train"})  # fmt: skip
+        trainer.model = deepcopy(model)
+        freeze_dfl(trainer.model)
+        trainer.add_callback("on_train_epoch_end", lambda t: on_epoch(t.epoch + 1, t.epochs))
+        torch.set_num_threads(threads)  # the trainer took every core but one when it chose its device
+        trainer.train()
+    assert trainer.ema is not None
+    trained = trainer.ema.ema
+    if isinstance(trained, DistillationModel):
+        trained._remove_feature_hooks()
+        trained = trained.student_model
+    trained = deepcopy(trained).cpu().float().eval()
+    trained.criterion = None
+    assert _parameters(trained) == count, "the trainer changed the shape of the model"
+    if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
+        raise FloatingPointError("the weights are no longer finite: training diverged; try a lower learning rate")
+    return trained
+
+
+def _settings(part: Finetune, image_size: int, seed: int, device: str, extra: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": "yolov8n.yaml",  # never built: the module is set afterwards
+        "imgsz": image_size,
+        "epochs": part.epochs,
+        "batch": part.batch,
+        "nbs": part.batch,  # one step a batch: the stock 64 leaves a small data set with a few steps an epoch
+        "optimizer": "AdamW",
+        "lr0": part.lr,
+        "lrf": 0.01,
+        "cos_lr": part.schedule == "cosine",
+        "weight_decay": part.weight_decay,
+        "warmup_epochs": min(3.0, part.epochs / 10),
+        "warmup_bias_lr": part.lr,
+        "close_mosaic": max(1, part.epochs // 4),  # the last epochs see pictures as they are
+        "device": device,
+        "workers": 0,
+        "amp": device != "cpu",
+        "seed": seed,
+        "deterministic": True,
+        "val": False,
+        "plots": False,
+        "verbose": False,
+        "patience": 0,
+        "cache": "ram",
+        **extra,
+    }
+
+
+def _teaching(distill: Distill, teacher: Path) -> dict[str, Any]:
+    if isinstance(distill, FeatureDistill):
+        return {"distill_model": str(teacher), "dis": distill.weight}
+    return {}
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,88 @@
+"""Structured pruning: whole channels are removed, by Torch-Pruning's dependency graph (arXiv:2301.12900)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.modules import Detect
+
+from search.stages.c2f import from_two_convs, to_two_convs
+from spaces.recipe import ChannelPrune
+
+Batch = dict[str, Any]  # an Ultralytics training batch: "img" (N, 3, H, W) float in [0, 1], "cls", "bboxes", …
+
+IMPORTANCES: dict[str, Callable[[], tp.importance.Importance]] = {
+    "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
+    "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+    "bn_scale": lambda: tp.importance.BNScaleImportance(),
+    "lamp": lambda: tp.importance.LAMPImportance(p=2),
+    "taylor": lambda: tp.importance.GroupTaylorImportance(),
+}
+NEEDS_GRADIENTS = frozenset({"taylor"})
+
+
+def prune_channels(model: nn.Module, part: ChannelPrune, *, image_size: int, batches: Sequence[Batch]) -> nn.Module:
+    """A physically smaller copy of ``model``, which reloads, trains, fuses and exports like the original.
+
+    The channels that the head puts out are kept, since they are the model's answer; every other layer of the head
+    is pruned too.
+
+    Args:
+        model: a detection model of Ultralytics.
+        part: method, ratio, scope and rounding.
+        image_size: the side of the square input, in pixels, with which the graph is traced.
+        batches: labelled training batches, used by the methods in ``NEEDS_GRADIENTS``; others ignore them.
+    """
+    pruned = deepcopy(model).eval()
+    to_two_convs(pruned)
+    for parameter in pruned.parameters():
+        parameter.requires_grad_(True)  # loaded weights may be frozen, and the tracer skips frozen layers
+    if part.method in NEEDS_GRADIENTS:
+        _accumulate_gradients(pruned, batches)
+    pruner = tp.pruner.BasePruner(
+        pruned,
+        torch.zeros(1, 3, image_size, image_size),
+        importance=IMPORTANCES[part.method](),
+        global_pruning=part.scope == "global",
+        pruning_ratio=part.ratio,
+        max_pruning_ratio=part.max_ratio,
+        ignored_layers=output_layers(pruned),
+        round_to=part.round_to if part.round_to > 1 else None,
+    )
+    pruner.step()
+    from_two_convs(pruned)
+    pruned.zero_grad()
+    freeze_dfl(pruned)
+    return pruned
+
+
+def output_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers whose channels mean something: the head's last convolutions and its box decoder."""
+    protected: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, Detect):
+            protected += [branch[-1] for branches in (module.cv2, module.cv3) for branch in branches]
+            protected.append(module.dfl)
+    return protected
+
+
+def freeze_dfl(model: nn.Module) -> None:
+    """The box decoder's weights are the numbers 0 to 15, never trained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".dfl" not in name)
+
+
+def _accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
+    assert batches, "this pruning method needs labelled batches"
+    model.zero_grad()
+    model.args = get_cfg()  # type: ignore[assignment]  # the loss reads its weights from there
+    for batch in batches:
+        loss: Tensor = model.loss(batch)[0]  # type: ignore[operator]
+        loss.sum().backward()
+    model.criterion = None  # type: ignore[assignment]  # it refers to the layers before pruning

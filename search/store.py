@@ -1,0 +1,109 @@
+"""The truth of a study: ``records.jsonl`` and ``started.jsonl``, appended whole lines at a time, and read back.
+
+Only the driver writes. A line is on the disk before the driver goes on, so a kill loses at most the trial in
+flight. A torn last line, from a kill in the middle of a write, is cut off when the study is opened again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from search.errors import UserError
+from search.record import BASELINE, Record
+from spaces.recipe import Recipe
+
+
+class Started(BaseModel):
+    """A trial that was handed out: the recipe that it was asked for."""
+
+    recipe: Recipe
+
+
+class Store:
+    """The records of one study folder. ``baseline`` is kept apart from what the search made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._records_path = folder / "records.jsonl"
+        self._started_path = folder / "started.jsonl"
+        found = [Record.model_validate_json(line) for line in _lines(self._records_path)]
+        self.records: dict[str, Record] = {record.id: record for record in found}
+        self.started: list[Recipe] = [Started.model_validate_json(line).recipe for line in _lines(self._started_path)]
+
+    @property
+    def baseline(self) -> Record | None:
+        """The uncompressed model's record, once it was measured."""
+        return self.records.get(BASELINE)
+
+    @property
+    def searched(self) -> list[Record]:
+        """Every record but the baseline's, oldest first."""
+        return [record for record in self.records.values() if record.id != BASELINE]
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Adds records that are not there yet, all in one write; a known id is left as it is."""
+        new = [record for record in records if record.id not in self.records]
+        _append(self._records_path, [record.model_dump_json() for record in new])
+        self.records |= {record.id: record for record in new}
+
+    def start(self, recipe: Recipe) -> None:
+        """Notes that a trial of ``recipe`` was handed out."""
+        _append(self._started_path, [Started(recipe=recipe).model_dump_json()])
+        self.started.append(recipe)
+
+    def trials(self) -> int:
+        """How many trials ended: the number of distinct trunks among the searched records."""
+        return len({record.recipe.trunk_id for record in self.searched})
+
+    def states(self) -> dict[str, int]:
+        """How many searched records ended in each state."""
+        return dict(Counter(record.state for record in self.searched))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the study folder for this process; the lock goes with the process, so a kill frees it.
+
+    Raises:
+        UserError: another process is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder} is in use by another search; wait for it or choose another folder") from error
+        yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Puts ``text`` at ``path`` so that readers see the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    if not lines:
+        return
+    with path.open("ab") as file:
+        file.write("".join(line + "\n" for line in lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of the file; a torn last one is cut off the file."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))
+    return whole.decode().splitlines()

@@ -1,0 +1,178 @@
+"""The study file: what to compress, on what data, for which target, and how much to spend on it.
+
+Everything is checked before any work starts, and each refusal names the key, what was wrong and what is allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from search.data import read_data
+from search.errors import UserError
+from search.record import Objective
+from spaces.recipe import STRIDE
+from spaces.space import Space, load_space
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Target(_Section):
+    """Where the model will run, and so where it is measured. ``cores`` pins the measurement."""
+
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    provider: Literal["cpu"] = "cpu"
+    threads: int = Field(default=1, ge=1, le=256)
+    cores: tuple[int, ...] | None = None
+    runs: int = Field(default=150, ge=10, le=100_000)
+
+
+class Constraints(_Section):
+    """Limits that a recipe must keep to join the front. ``max_accuracy_drop`` is a fraction: 0.01 is a point."""
+
+    max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
+    max_latency_ratio: float | None = Field(default=None, gt=0)
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    max_size_mb: float | None = Field(default=None, gt=0)
+
+
+class Budget(_Section):
+    """When to stop handing out trials: after so many, or after so many minutes, whichever comes first."""
+
+    trials: int | None = Field(default=24, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+
+
+class Resources(_Section):
+    """What one trial takes, and how many run at once (as many as fit, if not given)."""
+
+    cpus_per_trial: int = Field(default=1, ge=1)
+    gpus_per_trial: float = Field(default=0, ge=0)
+    concurrent: int | None = Field(default=None, ge=1)
+    trial_minutes: float | None = Field(default=None, gt=0)
+
+
+class BaselineTraining(_Section):
+    """How the baseline is trained when the model is an architecture (``.yaml``) and has no weights yet."""
+
+    epochs: int = Field(default=100, ge=1)
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=2e-3, gt=0, le=1)
+
+
+class StudyConfig(_Section):
+    """A whole study; see the sections. Paths are kept as given, relative to the working directory."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str
+    data: Path
+    image_size: int = Field(ge=STRIDE, le=4096, multiple_of=STRIDE)
+    space: str = "detect-cpu"
+    target: Target = Target()
+    objectives: tuple[Objective, ...] = ("accuracy", "latency")
+    constraints: Constraints = Constraints()
+    budget: Budget = Budget()
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: int = Field(default=0, ge=0)
+    resources: Resources = Resources()
+    baseline: BaselineTraining = BaselineTraining()
+    train_settings: dict[str, bool | int | float | str] = {}
+
+    @field_validator("model")
+    @classmethod
+    def _model_suffix(cls, value: str) -> str:
+        if Path(value).suffix not in {".pt", ".yaml", ".yml"}:
+            raise ValueError("a model is a .pt checkpoint, or a .yaml architecture to train first")
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _two_or_more(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if len(set(value)) != len(value) or "accuracy" not in value or len(value) < 2:
+            raise ValueError("objectives are accuracy and at least one of latency and size, each once")
+        return value
+
+    def load_space(self) -> Space:
+        """The space that this study searches."""
+        return load_space(self.space, image_size=self.image_size)
+
+    def to_yaml(self) -> str:
+        """YAML text that ``load_study`` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_study(path: Path, overrides: list[str] | None = None) -> StudyConfig:
+    """Reads and checks a study file, with ``key=value`` overrides applied (``budget.trials=8``).
+
+    Raises:
+        UserError: something in it is refused, or a file that it names is missing.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no study file {path}; write one as the README shows, or run the demo")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is empty or no mapping; a study needs at least name, model, data and image_size")
+    for override in overrides or []:
+        _apply(content, override)
+    config = parse_study(content, where=str(path))
+    check_files(config)
+    return config
+
+
+def parse_study(content: dict[str, Any], *, where: str) -> StudyConfig:
+    """A study from YAML content. Raises UserError with the first refusal: key, what was wrong, what is allowed."""
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_refusal(error)}") from error
+
+
+def check_files(config: StudyConfig) -> None:
+    """Refuses a study whose space, data or model cannot be used, before any work starts."""
+    config.load_space()
+    read_data(config.data)
+    model = Path(config.model)
+    # A bare name such as yolov8n.pt is Ultralytics' to fetch; anything with a folder must be there.
+    if not model.is_file() and len(model.parts) > 1:
+        raise UserError(f"model: there is no file {model}")
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: expected key=value, such as --set budget.trials=8")
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override}: {parent} is a value, it has no keys of its own")
+    section[last] = yaml.safe_load(value)
+
+
+def _first_refusal(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(step) for step in first["loc"]) or "study"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}; allowed are {', '.join(_allowed(first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key}: {first['msg']}; got {first['input']!r}"
+
+
+def _allowed(path: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at ``path``."""
+    section: type[BaseModel] = StudyConfig
+    for step in path:
+        annotation = section.model_fields[str(step)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,29 @@
+"""The environment of every test session: offline, quiet, and away from the user's home folder.
+
+Set at import, before any test module can import Ultralytics or Ray, which both read it when they are
+imported. Worker processes inherit it. Under pytest-xdist each worker makes its own.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Ray's unix sockets live below it, and a socket's path has at most 107 characters: not pytest's tmp_path.
+_PRIVATE = Path(tempfile.mkdtemp(prefix="yf-", dir="/tmp"))
+atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
+
+for _name in ("home", "ray", "yolo"):
+    (_PRIVATE / _name).mkdir()
+
+os.environ.pop("RAY_ADDRESS", None)  # it would win over address="local"
+os.environ |= {
+    "HOME": str(_PRIVATE / "home"),  # Ray writes ~/.ray; a stale cluster file there breaks address="local"
+    "MPLBACKEND": "Agg",
+    "RAY_TMPDIR": str(_PRIVATE / "ray"),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "YOLO_AUTOINSTALL": "false",
+    "YOLO_CONFIG_DIR": str(_PRIVATE / "yolo"),
+    "YOLO_OFFLINE": "true",
+}

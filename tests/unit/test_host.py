@@ -1,0 +1,225 @@
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.measure import host
+from search.measure.host import Check, HostInfo, describe_int8, doctor, has_fast_int8, host_info, parse_cpuinfo
+
+X86 = """\
+processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 143
+model name\t: Intel(R) Xeon(R) Platinum 8480+
+stepping\t: 8
+flags\t\t: fpu sse2 avx avx2 avx512f avx512_vnni avx_vnni amx_int8
+power management:
+
+processor\t: 1
+vendor_id\t: GenuineIntel
+model name\t: another core
+flags\t\t: fpu
+"""
+ARM_SERVER = """\
+processor\t: 0
+BogoMIPS\t: 243.75
+Features\t: fp asimd evtstrm asimdhp cpuid asimddp sve i8mm
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU part\t: 0xd40
+CPU revision\t: 1
+"""
+RASPBERRY_PI_4 = """\
+processor\t: 0
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU part\t: 0xd08
+
+Hardware\t: BCM2835
+Model\t\t: Raspberry Pi 4 Model B Rev 1.4
+"""
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    assert len({check.name for check in checks}) == len(checks)
+    return {check.name: check for check in checks}
+
+
+def fake_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_x86_cpuinfo() -> None:
+    cpu = parse_cpuinfo(X86)
+    assert cpu.name == "Intel(R) Xeon(R) Platinum 8480+"
+    assert cpu.signature == "GenuineIntel 6 143 8"
+    assert cpu.instruction_sets == ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def test_arm_cpuinfo() -> None:
+    server = parse_cpuinfo(ARM_SERVER)
+    assert (server.name, server.signature) == ("", "0x41 0xd40 1")
+    assert set(server.instruction_sets) == {"neon", "dotprod", "i8mm"}
+    board = parse_cpuinfo(RASPBERRY_PI_4)
+    assert (board.name, board.instruction_sets) == ("Raspberry Pi 4 Model B Rev 1.4", ("neon",))
+
+
+def test_a_text_that_says_nothing_gives_empty_facts() -> None:
+    cpu = parse_cpuinfo("")
+    assert (cpu.name, cpu.signature, cpu.instruction_sets) == ("", "", ())
+
+
+@pytest.mark.parametrize(
+    ("sets", "fast", "words"),
+    [
+        (("avx2", "avx512_vnni"), True, "fast here: avx512_vnni"),
+        (("neon", "dotprod"), True, "fast here: dotprod"),
+        (("avx2",), False, "without VNNI"),
+        (("neon",), False, "without dot-product"),
+        ((), False, "does not say"),
+    ],
+)
+def test_int8_in_words(sets: tuple[str, ...], fast: bool, words: str) -> None:
+    assert has_fast_int8(sets) is fast
+    assert words in describe_int8(sets)
+
+
+def test_the_facts_are_this_machines() -> None:
+    info = host_info()
+    assert info.logical_cores == os.cpu_count()
+    assert 1 <= info.usable_cores <= info.logical_cores
+    assert info.python == platform.python_version()
+    assert platform.machine() in info.os
+    assert info.cpu
+    assert info.packages == {name: metadata.version(name) for name in host.PACKAGES}
+    if Path("/proc/meminfo").is_file():
+        total_kib = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])
+        assert info.memory_gib is not None
+        assert 0 < info.memory_gib <= total_kib / 2**20 + 0.01
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins a process")
+def test_usable_cores_are_the_ones_this_process_is_pinned_to() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        pinned = host_info()
+    finally:
+        os.sched_setaffinity(0, before)
+    assert pinned.usable_cores == 1
+    assert pinned.id == host_info().id  # the same machine, whoever asks
+
+
+def test_json_round_trip() -> None:
+    info = host_info()
+    assert HostInfo(**json.loads(json.dumps(asdict(info)))) == info
+
+
+def test_the_id_changes_with_what_latency_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake_version(package: str) -> str | None:
+        return "0.0.1" if package == changed else real(package)
+
+    real: Any = host._version
+    changed = ""
+    monkeypatch.setattr(host, "_version", fake_version)
+    original = host_info().id
+    changed = "optuna"
+    assert host_info().id == original
+    changed = "onnxruntime"
+    assert host_info().id != original
+
+
+def test_importing_and_describing_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, search.measure.host as host; host.host_info(); "
+        "print([name for name in ('torch', 'ray', 'ultralytics', 'onnxruntime', 'numpy') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_graphics_cards_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(
+        tmp_path, monkeypatch, "echo 'NVIDIA A10, 23028 MiB, 550.54.14'; echo 'NVIDIA T4, 15360 MiB, 550.54.14'"
+    )
+    without = by_name(doctor())
+    assert host_info().gpus == ("NVIDIA A10, 23028 MiB, 550.54.14", "NVIDIA T4, 15360 MiB, 550.54.14")
+    assert without["gpu"].ok
+    assert "NVIDIA T4" in without["gpu"].detail
+
+
+def test_a_broken_driver_is_told_and_is_not_fatal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, monkeypatch, "echo 'Driver/library version mismatch'; exit 18")
+    assert host_info().gpus == ()
+    check = by_name(doctor())["gpu"]
+    assert (check.ok, check.required) == (False, False)
+    assert "version mismatch" in check.detail
+
+
+def test_doctor_finds_this_environment_complete() -> None:
+    checks = by_name(doctor())
+    assert [check.name for check in checks.values() if check.required and not check.ok] == []
+    assert {*host.PACKAGES, "python", "cores", "memory", "disk", "gpu", "int8", "openvino", "litert", "ncnn"} <= set(
+        checks
+    )
+    assert "CPUExecutionProvider" in checks["onnxruntime providers"].detail
+    assert all(bool(check.advice) is not check.ok for check in checks.values())
+    assert json.loads(json.dumps([asdict(check) for check in checks.values()]))
+
+
+def test_doctor_names_a_missing_package_and_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+
+    def version(package: str) -> str:
+        if package == "torch-pruning":
+            raise metadata.PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+    check = by_name(doctor())["torch-pruning"]
+    assert (check.ok, check.required) == (False, True)
+    assert check.detail.startswith("not installed")
+    assert check.advice.startswith('pip install "torch-pruning')
+    assert "torch-pruning" not in host_info().packages
+
+
+def test_doctor_holds_packages_to_the_declared_ranges(tmp_path: Path) -> None:
+    project = tmp_path / "pyproject.toml"
+    project.write_text(
+        """
+[project]
+dependencies = ["Ray[tune]>=99", "optuna>=1", "absent-package>=2; python_version < '3'", "made_up.package"]
+""",
+        encoding="utf-8",
+    )
+    checks = by_name(doctor(project))
+    assert not checks["ray"].ok
+    assert checks["ray"].detail == f"{metadata.version('ray')} (needs >=99)"
+    assert checks["ray"].advice == 'pip install "ray>=99"'
+    assert checks["optuna"].ok
+    assert not checks["made-up-package"].ok
+    assert "absent-package" not in checks
+    assert checks["torch"].ok  # not declared there: any version will do
+
+
+def test_doctor_without_a_project_file_accepts_any_version(tmp_path: Path) -> None:
+    assert by_name(doctor(tmp_path / "pyproject.toml"))["ray"].ok
+
+
+def test_doctor_survives_an_onnxruntime_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    check = by_name(doctor())["onnxruntime providers"]
+    assert (check.ok, check.required) == (False, True)
+    assert "reinstall" in check.advice
