@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.digits import make_digits
-from search.study import BaselineTraining, Budget, Resources, StudyConfig
+from search.digits import IMAGE_SIZE, make_digits
+from search.study import BaselineTraining, Budget, StudyConfig, Target
 
-IMAGE_SIZE = 128  # pixels
+# Found by trial: a mirrored 2 is no digit, and small strokes do not survive strong colour or scale changes.
 TRAIN_SETTINGS: dict[str, bool | int | float | str] = {
-    "fliplr": 0.0,
     "mosaic": 0.0,
-}  # a mirrored 2 is no digit
+    "fliplr": 0.0,
+    "hsv_h": 0.0,
+    "hsv_s": 0.2,
+    "hsv_v": 0.2,
+    "scale": 0.2,
+}
 
 
 def demo_study(out: Path, *, trials: int, seed: int) -> StudyConfig:
-    """The demo's study in ``out``, with its data set made beside it."""
-    data = make_digits(out.parent / f".digits-{seed}", seed=seed)
+    """The demo's study, with its data set made in ``out`` (or found there from a run before)."""
+    data = make_digits(out / "digits", seed=seed)
     return StudyConfig(
         name="demo",
         model="yolov8n.yaml",
         data=data,
         image_size=IMAGE_SIZE,
         space="demo",
+        target=Target(runs=60),
         budget=Budget(trials=trials),
         seed=seed,
-        resources=Resources(cpus_per_trial=1),
-        baseline=BaselineTraining(epochs=30, batch=16, lr=2e-3),
+        baseline=BaselineTraining(epochs=30, batch=16, lr=3e-3),
         train_settings=TRAIN_SETTINGS,
     )

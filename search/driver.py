@@ -6,6 +6,7 @@ whose searcher knows every record, with the trials that were in flight handed ou
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -19,6 +20,7 @@ from search.record import Record
 from search.store import Store, locked, write_atomically
 from search.study import StudyConfig
 from spaces.recipe import Recipe
+from spaces.space import Space
 from spaces.starts import starting_recipes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,9 +43,11 @@ WORKER_VARIABLES = ("YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_VERBOSE", "MPLBACKE
 class Progress(Protocol):
     """What wants to hear how a study goes on."""
 
-    def stage(self, text: str) -> None: ...
+    def stage(self, text: str) -> None:
+        """A new step of the study begins."""
 
-    def trial_ended(self, recipe: Recipe, records: list[Record], reason: str) -> None: ...
+    def trial_ended(self, recipe: Recipe, records: list[Record], reason: str) -> None:
+        """A trial ended and its records are stored; ``reason`` says why it broke, if it did."""
 
 
 def run_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
@@ -74,10 +78,12 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     started = time.monotonic()
     progress.stage("preparing the data and the baseline")
     place = prepare(config, folder, store, threads=config.resources.cpus_per_trial)
-    first = in_flight(store)
+    first = in_flight(store, space)
     if not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
-    trials = None if config.budget.trials is None else max(0, config.budget.trials - store.trials())
+    unfinished = {recipe.trunk_id for recipe in first}
+    ended = len({record.recipe.trunk_id for record in store.searched} - unfinished)
+    trials = None if config.budget.trials is None else max(0, config.budget.trials - ended)
     minutes = config.budget.minutes
     deadline = math.inf if minutes is None else started + 60 * minutes
     if trials != 0:
@@ -91,10 +97,10 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     return store
 
 
-def in_flight(store: Store) -> list[Recipe]:
-    """The recipes that were handed out and have not ended, oldest first, one for each trunk."""
-    ended = {record.recipe.trunk_id for record in store.searched}
-    return list({recipe.trunk_id: recipe for recipe in store.started if recipe.trunk_id not in ended}.values())
+def in_flight(store: Store, space: Space) -> list[Recipe]:
+    """The recipes that were handed out and have a leaf without a record, oldest first, one for each trunk."""
+    started = {recipe.trunk_id: recipe for recipe in store.started}.values()
+    return [recipe for recipe in started if any(leaf.id not in store.records for leaf in space.leaves(recipe))]
 
 
 def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Progress) -> None:
@@ -105,6 +111,7 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
     from search.recorder import Recorder
     from search.trial import trainable
 
+    _clear(folder / "cache")
     _start_ray()
     bench = start_bench()
     resources = config.resources
@@ -132,7 +139,16 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
     finally:
         ray.kill(bench)
         ray.shutdown()
-        shutil.rmtree(folder / "cache" / "tune", ignore_errors=True)
+        _clear(folder / "cache")
+
+
+def _clear(cache: Path) -> None:
+    """Removes what trials and Tune left, also those that were killed; trained trunks (``*.pt``) stay."""
+    for entry in cache.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.suffix == ".tmp":
+            entry.unlink(missing_ok=True)
 
 
 def _start_ray() -> None:
@@ -145,7 +161,7 @@ def _start_ray() -> None:
         address=os.environ.get("RAY_ADDRESS", "local"),
         include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": variables},
     )
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import (
@@ -34,7 +34,8 @@ from spaces.domain import Choice, Domain
 from spaces.recipe import Recipe
 from spaces.space import Space
 
-TRIES = 50  # draws before the searcher believes that it has seen every trunk of the space
+SUGGESTIONS = 10  # draws of the sampler, which may insist on what is known, before it is left aside
+RANDOM_DRAWS = 500  # uniform draws before the searcher believes that it has seen every trunk of the space
 OPTUNA_STATES = {"screened": TrialState.PRUNED, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -68,12 +69,14 @@ class StrictOptunaSearch(OptunaSearch):
         sampler = make_sampler(config.sampler, config.seed + len(store.records))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(
-            space=space.suggest, metric=list(config.objectives), mode=modes, sampler=sampler
+            space=cast(Any, space.suggest), metric=list(config.objectives), mode=modes, sampler=sampler
         )  # fmt: skip
         self._config, self._recipes, self._store = config, space, store
         self._first = list(first)
         self._left, self._deadline = trials, deadline
         self._handed: dict[str, Recipe] = {}
+        self._random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config.seed))
+        self._told: set[str] = set()  # ids of the records that Optuna knows
         for record in store.searched:
             self._add(record)
 
@@ -87,7 +90,7 @@ class StrictOptunaSearch(OptunaSearch):
         """The next task, as Ray Tune's config, or FINISHED when the budget or the space is used up."""
         if self._left == 0 or time.monotonic() > self._deadline:
             return Searcher.FINISHED
-        recipe = self._first_recipe(trial_id) if self._first else self._new_recipe(trial_id)
+        recipe = self._asked_for(trial_id, self._first.pop(0)) if self._first else self._new_recipe(trial_id)
         if recipe is None:
             return Searcher.FINISHED
         if self._left is not None:
@@ -105,7 +108,7 @@ class StrictOptunaSearch(OptunaSearch):
         if (trial := self._ot_trials.pop(trial_id, None)) is not None:
             state, values = self._outcome(own)
             self.study.tell(trial, values, state=state)
-            trunk = [record for record in trunk if record is not own]
+            self._told.add(recipe.id)
         for record in trunk:
             self._add(record)
 
@@ -124,9 +127,8 @@ class StrictOptunaSearch(OptunaSearch):
         """Refused; a search is resumed from its records."""
         raise RuntimeError("a search is resumed from records.jsonl, not from Ray Tune's snapshot")
 
-    def _first_recipe(self, trial_id: str) -> Recipe:
-        """The next starting recipe, asked of Optuna too if it fits the space, so that it counts as in flight."""
-        recipe = self._first.pop(0)
+    def _asked_for(self, trial_id: str, recipe: Recipe) -> Recipe:
+        """Has Optuna suggest ``recipe`` if it fits the space, so that it counts as in flight; returns it."""
         asked = self._recipes.params(recipe)
         if asked is not None:
             self.study.enqueue_trial({name: value for name, (value, _) in asked.items()})
@@ -135,16 +137,23 @@ class StrictOptunaSearch(OptunaSearch):
         return recipe
 
     def _new_recipe(self, trial_id: str) -> Recipe | None:
-        """A suggestion whose trunk was not tried and is not in flight, or None after many draws."""
+        """A recipe whose trunk was not tried and is not in flight, or None if the space seems used up.
+
+        A sampler that has settled on a small space suggests the same again and again; then one is drawn at random.
+        """
         known = {record.recipe.trunk_id for record in self._store.searched}
         known |= {recipe.trunk_id for recipe in self._handed.values()}
-        for _ in range(TRIES):
+        for _ in range(SUGGESTIONS):
             trial = self.study.ask()
             recipe = self._recipes.suggest(trial)
             if recipe.trunk_id not in known:
                 self._ot_trials[trial_id] = trial
                 return recipe
             self.study.tell(trial, state=TrialState.FAIL)  # it is known under its own trial already
+        for _ in range(RANDOM_DRAWS):
+            recipe = self._recipes.suggest(self._random.ask())
+            if recipe.trunk_id not in known:
+                return self._asked_for(trial_id, recipe)
         return None
 
     def _bar(self) -> Bar | None:
@@ -168,10 +177,11 @@ class StrictOptunaSearch(OptunaSearch):
         return OPTUNA_STATES.get(record.state, TrialState.FAIL) if record else TrialState.FAIL, None
 
     def _add(self, record: Record) -> None:
-        """Adds a record as a trial of its own, unless it lies outside the space."""
+        """Adds a record as a trial of its own, unless Optuna knows it or it lies outside the space."""
         asked = self._recipes.params(record.recipe)
-        if asked is None:
+        if asked is None or record.id in self._told:
             return
+        self._told.add(record.id)
         state, values = self._outcome(record)
         self.study.add_trial(
             create_trial(

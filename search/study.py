@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search.data import read_data
 from search.errors import UserError
 from search.record import Objective
+from spaces.content import is_mapping
 from spaces.recipe import STRIDE
 from spaces.space import Space, load_space
 
@@ -42,7 +43,10 @@ class Constraints(_Section):
 
 
 class Budget(_Section):
-    """When to stop handing out trials: after so many, or after so many minutes, whichever comes first."""
+    """When to stop handing out trials: after so many, or after so many minutes, whichever comes first.
+
+    Trials are counted over the whole study; minutes anew for each run or resume.
+    """
 
     trials: int | None = Field(default=24, ge=1)
     minutes: float | None = Field(default=None, gt=0)
@@ -118,7 +122,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> StudyConfig:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+    if not is_mapping(content):
         raise UserError(f"{path} is empty or no mapping; a study needs at least name, model, data and image_size")
     for override in overrides or []:
         _apply(content, override)
@@ -153,7 +157,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section = content
     for parent in parents:
         section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
+        if not is_mapping(section):
             raise UserError(f"--set {override}: {parent} is a value, it has no keys of its own")
     section[last] = yaml.safe_load(value)
 

@@ -138,8 +138,14 @@ def _measurement(file: Path, place: Workplace, facts: dict[str, int], latency: L
     size = file.stat().st_size
     ratio = size / (place.baseline_size or size)
     return Measurement(
-        accuracy=accuracy, latency=latency, size_bytes=size, size_ratio=ratio, host=place.host, **facts
-    )  # fmt: skip
+        accuracy=accuracy,
+        latency=latency,
+        size_bytes=size,
+        size_ratio=ratio,
+        parameters=facts["parameters"],
+        flops=facts["flops"],
+        host=place.host,
+    )
 
 
 def _screen(

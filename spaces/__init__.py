@@ -1,1 +1,1 @@
-"""What can be searched: recipes, the space they are drawn from, and the starting points. Imports neither torch nor ray."""
+"""What can be searched: recipes, the space they are drawn from, and the starting points, without torch or ray."""

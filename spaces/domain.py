@@ -5,19 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from spaces.content import is_list, is_mapping
 from spaces.params import Value
 
 
 class SamplerTrial(Protocol):
     """What a space needs of Optuna's trial: the three ``suggest_*`` calls."""
 
-    def suggest_categorical(self, name: str, choices: tuple[Value, ...]) -> Any: ...
+    def suggest_categorical(self, name: str, choices: tuple[Value, ...]) -> Any:
+        """One of ``choices``."""
+        ...
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number from ``low`` to ``high``, both included."""
+        ...
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
+    ) -> float:
+        """A number from ``low`` to ``high``, both included."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +98,9 @@ def parse_domain(content: Any, where: str) -> Domain:
     """
     if isinstance(content, (bool, int, float, str)):
         return Choice(values=(content,))
-    if isinstance(content, list) and content and all(isinstance(v, (bool, int, float, str)) for v in content):
+    if is_list(content) and content and all(isinstance(v, (bool, int, float, str)) for v in content):
         return Choice(values=tuple(content))
-    if isinstance(content, dict) and {"low", "high"} <= set(content) <= {"low", "high", "step", "log"}:
+    if is_mapping(content) and {"low", "high"} <= set(content) <= {"low", "high", "step", "log"}:
         return _parse_range(content, where)
     raise ValueError(
         f"{where}: {content!r} is no domain; allowed are a value, a list of values, or {{low, high, step, log}}"

@@ -17,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from spaces.content import is_list, is_mapping
 from spaces.domain import Choice, Domain, Range, SamplerTrial, parse_domain
 from spaces.params import Params, Value, from_params, to_params
 from spaces.recipe import LEAF_FIELDS, STRIDE, Part, Recipe
@@ -135,7 +136,7 @@ def preset_names() -> list[str]:
 
 def parse_space(content: Any, *, name: str, image_size: int) -> Space:
     """A space from YAML content; fields that it leaves out keep the recipe's defaults. Raises SpaceError."""
-    if not isinstance(content, dict):
+    if not is_mapping(content):
         raise SpaceError(f"space: expected fields of a recipe, got {content!r}")
     unknown = sorted(set(content) - set(Recipe.model_fields))
     if unknown:
@@ -175,17 +176,17 @@ def _kinds(hint: Any) -> dict[str, type[Part]]:
 
 
 def _image_sizes(content: Any, image_size: int) -> Domain:
-    if isinstance(content, dict) and set(content) == {"scale"} and isinstance(content["scale"], list):
+    if is_mapping(content) and set(content) == {"scale"} and is_list(content["scale"]):
         sizes = {max(STRIDE, round(image_size * scale / STRIDE) * STRIDE) for scale in content["scale"]}
         return Choice(values=tuple(sorted(sizes)))
     return _checked("image_size", parse_domain(content, "space.image_size"))
 
 
 def _parts(content: Any, kinds: Mapping[str, type[Part]], field: str) -> tuple[PartSpace, ...]:
-    options = content if isinstance(content, list) else [content]
+    options = content if is_list(content) else [content]
     parts: list[PartSpace] = []
     for option in options:
-        if not isinstance(option, dict) or option.get("kind") not in kinds:
+        if not is_mapping(option) or option.get("kind") not in kinds:
             raise SpaceError(f"space.{field}: each option needs a kind, one of {', '.join(kinds)}; got {option!r}")
         parts.append(_part(option, kinds[option["kind"]], field))
     if len({part.kind for part in parts}) < len(parts):

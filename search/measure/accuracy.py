@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
@@ -38,8 +39,7 @@ def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size:
     """
     from ultralytics.models.yolo.detect import DetectionValidator
 
-    quiet_ultralytics()
-    with tempfile.TemporaryDirectory() as folder, _session_threads(threads):
+    with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder, _session_threads(threads):
         validator = DetectionValidator(
             save_dir=Path(folder),
             args={
@@ -70,13 +70,13 @@ def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size:
 
 
 @contextmanager
-def _session_threads(threads: int) -> Iterator[None]:
+def _session_threads(threads: int) -> Generator[None]:
     """Limits the sessions made inside: Ultralytics opens one on every core and has no setting for it."""
     original = onnxruntime.InferenceSession
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
 
-    def session(path: str, sess_options: onnxruntime.SessionOptions | None = None, **settings: object) -> object:
+    def session(path: str, sess_options: onnxruntime.SessionOptions | None = None, **settings: Any) -> Any:
         return original(path, sess_options or options, **settings)
 
     onnxruntime.InferenceSession = partial(session)

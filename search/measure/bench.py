@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 
@@ -27,10 +27,10 @@ class Bench:
 
 def start_bench() -> Any:
     """Starts the actor under its name and returns its handle; it lives as long as the handle's driver."""
-    return Bench.options(name=NAME, get_if_exists=True).remote()  # type: ignore[attr-defined]
+    return Bench.options(name=NAME, get_if_exists=True).remote()
 
 
 def remote_latency(baseline: Path, target: Target) -> Callable[[Path, int], Latency]:
     """A function (file, runs) that has the actor measure, waiting for its turn."""
     bench = ray.get_actor(NAME)
-    return lambda file, runs: ray.get(bench.measure.remote(str(file), str(baseline), target, runs))
+    return lambda file, runs: cast(Latency, ray.get(bench.measure.remote(str(file), str(baseline), target, runs)))

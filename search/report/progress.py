@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.record import Record
-from search.report.tables import HEADER, front_rows
+from search.report.tables import FOLDING, HEADER, front_rows
 from search.study import StudyConfig
 from spaces.recipe import Recipe, describe
 
@@ -34,7 +34,7 @@ class ConsoleProgress:
         self._ended += 1
         limit = f"/{self._budget.trials}" if self._budget.trials else ""
         outcome = "  ".join(_outcome(record) for record in records)
-        trunk = describe(recipe).rsplit(" · ", 1)[0] if not reason else describe(recipe)
+        trunk = describe(recipe).rsplit(" · ", 1)[0]
         self._console.print(
             f"[dim]{self._clock()}[/]  trial {self._ended}{limit}  {trunk}  {reason or outcome}  [dim]{self._left()}[/]"
         )
@@ -54,8 +54,12 @@ class ConsoleProgress:
 
 def print_front(result: dict[str, Any], folder: Path) -> None:
     """The front as a table, where the files are, and what to type next."""
-    console = Console(highlight=False, width=None)
-    table = Table(*HEADER, box=None, pad_edge=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a log or a pipe has no edge to fold at
+    table = Table(box=None, pad_edge=False)
+    for name in HEADER:
+        table.add_column(name, no_wrap=name not in FOLDING, overflow="fold")
     for row in front_rows(result):
         table.add_row(*row)
     console.print(table)

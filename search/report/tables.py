@@ -8,18 +8,8 @@ from search.front import PICKS
 from search.results import choose
 from spaces.recipe import Recipe, describe
 
-HEADER = (
-    "pick",
-    "mAP50-95",
-    "drop",
-    "latency ×",
-    "95 % interval",
-    "p50 ms",
-    "size ×",
-    "MB",
-    "record",
-    "recipe",
-)
+HEADER = ("mAP50-95", "drop", "latency", "interval", "p50 ms", "size", "MB", "record", "pick", "recipe")
+FOLDING = frozenset({"pick", "recipe"})  # columns that may take several lines in a narrow terminal
 
 
 def front_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -35,14 +25,14 @@ def front_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 def _row(member: dict[str, Any], pick: str) -> tuple[str, ...]:
     low, high = member["latency_ratio_ci"]
     return (
-        pick,
         f"{member['accuracy']:.3f}",
         f"{member['accuracy_drop']:+.3f}",
-        f"{member['latency_ratio']:.3f}",
+        f"×{member['latency_ratio']:.3f}",
         f"{low:.3f}–{high:.3f}",
         f"{member['latency_ms_p50']:.2f}",
-        f"{member['size_ratio']:.3f}",
+        f"×{member['size_ratio']:.3f}",
         f"{member['size_bytes'] / 1e6:.2f}",
         member["record_id"],
+        pick,
         describe(Recipe.model_validate(member["recipe"])),
     )

@@ -28,5 +28,5 @@ def swap_activation(model: nn.Module, name: ActivationName) -> nn.Module:
     swapped = deepcopy(model)
     for module in swapped.modules():
         if isinstance(module, Conv) and not isinstance(module.act, nn.Identity):
-            module.act = ACTIVATIONS[name]()
+            module.act = ACTIVATIONS[name]()  # pyright: ignore[reportAttributeAccessIssue]  # not only SiLU
     return swapped

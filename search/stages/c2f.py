@@ -36,8 +36,7 @@ class TwoConvC2f(nn.Module):
         sizes = block.sizes if isinstance(block, SplitC2f) else (block.c, block.c)
         self.first, self.second = _split(block.cv1, sizes)
         self.m, self.cv2 = block.m, block.cv2
-        self.f, self.i, self.type = block.f, block.i, block.type
-        self.np = block.np
+        _note(self, f=block.f, i=block.i, type=block.type, np=block.np)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C1, H, W) to (N, C2, H, W), with the same numbers as the C2f that it was made from."""
@@ -48,7 +47,7 @@ class TwoConvC2f(nn.Module):
 
 def to_two_convs(model: nn.Module) -> None:
     """Replaces every C2f inside ``model``, in place."""
-    _replace(model, lambda module: TwoConvC2f(module) if type(module) in (C2f, SplitC2f) else None)
+    _replace(model, lambda module: TwoConvC2f(module) if type(module) is C2f or type(module) is SplitC2f else None)
 
 
 def from_two_convs(model: nn.Module) -> None:
@@ -90,10 +89,15 @@ def _joined(block: TwoConvC2f) -> C2f:
     _copy_norm(joined.cv1.bn, [first.bn, second.bn], torch.arange(sum(sizes)))
     joined.cv1.act = first.act
     joined.m, joined.cv2 = block.m, block.cv2
-    joined.f, joined.i = block.f, block.i
-    joined.type = f"{kind.__module__}.{kind.__name__}"
-    joined.np = sum(parameter.numel() for parameter in joined.parameters())
+    parameters = sum(parameter.numel() for parameter in joined.parameters())
+    _note(joined, f=block.f, i=block.i, type=f"{kind.__module__}.{kind.__name__}", np=parameters)
     return joined
+
+
+def _note(module: nn.Module, **notes: object) -> None:
+    """Sets what Ultralytics' parser notes on a block: where its input is from, its index, type and size."""
+    for name, value in notes.items():
+        setattr(module, name, value)
 
 
 def _copy_norm(target: nn.BatchNorm2d, sources: list[nn.BatchNorm2d], rows: Tensor) -> None:

@@ -26,6 +26,8 @@ class FastDFL(nn.Module):
     that no exponential overflows.
     """
 
+    rows: Tensor  # (2, bins)
+
     def __init__(self, bins: int) -> None:
         super().__init__()
         self.bins = bins
@@ -43,8 +45,8 @@ def rewritten(model: nn.Module, part: Export) -> nn.Module:
     copy = deepcopy(model)
     if part.fast_dfl:
         for module in list(copy.modules()):
-            if isinstance(getattr(module, "dfl", None), DFL):
-                module.dfl = FastDFL(module.dfl.c1)
+            if isinstance(dfl := getattr(module, "dfl", None), DFL):
+                module.dfl = FastDFL(dfl.c1)
     return copy
 
 
@@ -53,11 +55,10 @@ def export_onnx(model: nn.Module, part: Export, *, image_size: int, path: Path) 
 
     The file carries the names, stride and task that Ultralytics reads back. Written whole or not at all.
     """
-    quiet_ultralytics()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with quiet_ultralytics(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         copy = rewritten(model, part)
-        copy.pt_path = f"{folder}/model.pt"  # type: ignore[assignment]  # where the exporter puts its file
+        copy.pt_path = f"{folder}/model.pt"  # pyright: ignore[reportArgumentType]  # where the exporter puts its file
         overrides = {
             "format": "onnx",
             "imgsz": image_size,

@@ -73,9 +73,8 @@ def finetune(
     Raises:
         FloatingPointError: the weights are not finite afterwards.
     """
-    quiet_ultralytics()
     count = _parameters(model)
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder:
         trainer = ModuleTrainer(overrides={**_settings(part, image_size, seed, device, extra or {}),
                                            **_teaching(distill, teacher), "data": str(data),
                                            "project": folder, "name": "train"})  # fmt: skip
@@ -90,7 +89,7 @@ def finetune(
         trained._remove_feature_hooks()
         trained = trained.student_model
     trained = deepcopy(trained).cpu().float().eval()
-    trained.criterion = None
+    trained.criterion = None  # pyright: ignore[reportArgumentType]  # modules take any attribute
     assert _parameters(trained) == count, "the trainer changed the shape of the model"
     if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
         raise FloatingPointError("the weights are no longer finite: training diverged; try a lower learning rate")

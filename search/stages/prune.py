@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch_pruning as tp
@@ -17,7 +17,7 @@ from spaces.recipe import ChannelPrune
 
 Batch = dict[str, Any]  # an Ultralytics training batch: "img" (N, 3, H, W) float in [0, 1], "cls", "bboxes", …
 
-IMPORTANCES: dict[str, Callable[[], tp.importance.Importance]] = {
+IMPORTANCES: dict[str, Callable[[], Callable[..., Tensor | None]]] = {
     "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
     "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
     "bn_scale": lambda: tp.importance.BNScaleImportance(),
@@ -53,7 +53,7 @@ def prune_channels(model: nn.Module, part: ChannelPrune, *, image_size: int, bat
         pruning_ratio=part.ratio,
         max_pruning_ratio=part.max_ratio,
         ignored_layers=output_layers(pruned),
-        round_to=part.round_to if part.round_to > 1 else None,
+        round_to=part.round_to if part.round_to > 1 else None,  # pyright: ignore[reportArgumentType]  # None: any
     )
     pruner.step()
     from_two_convs(pruned)
@@ -67,7 +67,7 @@ def output_layers(model: nn.Module) -> list[nn.Module]:
     protected: list[nn.Module] = []
     for module in model.modules():
         if isinstance(module, Detect):
-            protected += [branch[-1] for branches in (module.cv2, module.cv3) for branch in branches]
+            protected += [cast(nn.Sequential, branch)[-1] for branch in (*module.cv2, *module.cv3)]
             protected.append(module.dfl)
     return protected
 
@@ -81,8 +81,8 @@ def freeze_dfl(model: nn.Module) -> None:
 def _accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
     assert batches, "this pruning method needs labelled batches"
     model.zero_grad()
-    model.args = get_cfg()  # type: ignore[assignment]  # the loss reads its weights from there
+    model.args = get_cfg()  # pyright: ignore[reportArgumentType]  # the loss reads its weights from there
     for batch in batches:
-        loss: Tensor = model.loss(batch)[0]  # type: ignore[operator]
+        loss: Tensor = model.loss(batch)[0]  # pyright: ignore[reportCallIssue]
         loss.sum().backward()
-    model.criterion = None  # type: ignore[assignment]  # it refers to the layers before pruning
+    model.criterion = None  # pyright: ignore[reportArgumentType]  # it refers to the layers before pruning

@@ -84,7 +84,7 @@ class _Reader(CalibrationDataReader):
     def __init__(self, name: str, images: Images) -> None:
         self._feeds: Iterator[dict[str, np.ndarray]] = iter([{name: image} for image in images])
 
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+    def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
 
 

@@ -1,0 +1,61 @@
+"""Hand-made records for tests that need results but no training."""
+
+from __future__ import annotations
+
+from search.measure.accuracy import Accuracy
+from search.measure.latency import Latency
+from search.record import BASELINE, Artifact, Measurement, Record, State
+from spaces.recipe import Recipe
+
+
+def make_record(
+    recipe: Recipe,
+    *,
+    accuracy: float | None = 0.5,
+    latency: float = 0.5,
+    size: float = 0.25,
+    state: State = "complete",
+    record_id: str | None = None,
+    reason: str = "",
+) -> Record:
+    """A record of ``recipe`` with these results; only a complete one has an artifact."""
+    found = None
+    if accuracy is not None:
+        found = Accuracy(split="val", images=8, map50_95=accuracy, map50=accuracy, precision=0.5, recall=0.5)
+    measured = Measurement(
+        accuracy=found,
+        latency=Latency(
+            p50_ms=10 * latency,
+            p95_ms=11 * latency,
+            fps=100 / latency,
+            ratio=latency,
+            ratio_low=latency * 0.99,
+            ratio_high=latency * 1.01,
+            baseline_p50_ms=10.0,
+            runs=100,
+            threads=1,
+            clock="thread-cpu",
+            cores=None,
+        ),
+        size_bytes=round(size * 1e7),
+        size_ratio=size,
+        parameters=1000,
+        flops=2000,
+        host="host",
+    )
+    name = record_id or recipe.id
+    artifact = Artifact(path=f"artifacts/{name}/model.onnx", sha256="0" * 64, size_bytes=round(size * 1e7))
+    complete = state == "complete"
+    return Record(
+        id=name,
+        recipe=recipe,
+        state=state,
+        reason=reason,
+        artifact=artifact if complete else None,
+        measurement=measured if state != "failed" else None,
+    )
+
+
+def make_baseline(image_size: int = 64, accuracy: float = 0.6) -> Record:
+    """The baseline's record, at ratio 1."""
+    return make_record(Recipe(image_size=image_size), accuracy=accuracy, latency=1.0, size=1.0, record_id=BASELINE)

@@ -1,0 +1,186 @@
+"""A real study on real Ray: digits at 64 px, a YOLOv8n trained for one epoch, and kills in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import yaml
+
+from search.digits import make_digits
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = """
+image_size: 64
+activation: [silu, relu]
+prune:
+  - kind: none
+  - {kind: channels, ratio: [0.25, 0.5]}
+finetune:
+  - kind: none
+  - {kind: train, epochs: 1}
+quantize: [{kind: fp32}, {kind: int8, images: 4}]
+"""
+
+
+def make_study(folder: Path, **changes: Any) -> Path:
+    """A study file in ``folder`` with its own data and space."""
+    data = make_digits(folder / "digits", image_size=64, counts={"train": 16, "val": 8, "test": 4})
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    content = {
+        "name": "tiny",
+        "model": "yolov8n.yaml",
+        "data": str(data),
+        "image_size": 64,
+        "space": str(folder / "space.yaml"),
+        "target": {"runs": 10},
+        "budget": {"trials": 3},
+        "baseline": {"epochs": 1},
+        **changes,
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def search(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "search", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=check, timeout=540)
+
+
+def lines_of(folder: Path) -> list[str]:
+    path = folder / "records.jsonl"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def searched(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in map(json.loads, lines_of(folder)) if record["id"] != "baseline"]
+
+
+def trunks(folder: Path) -> set[str]:
+    """The trunk of every searched record, by its content."""
+    leaf = ("quantize", "export")
+    return {json.dumps({k: v for k, v in r["recipe"].items() if k not in leaf}) for r in searched(folder)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study folder after a whole run of three trials."""
+    folder = tmp_path_factory.mktemp("run")
+    out = folder / "out"
+    printed = search("run", make_study(folder), "--out", out).stdout
+    assert "trial 3/3" in printed
+    assert "left" in printed
+    assert f"python -m search front {out}" in printed
+    return out
+
+
+def test_a_study_ends_in_deployable_files(finished: Path) -> None:
+    result = json.loads(search("front", finished, "--json").stdout)
+    assert result == json.loads((finished / "front.json").read_text(encoding="utf-8"))
+    assert result["states"] == {"complete": 6}
+    assert result["baseline"]["size_ratio"] == 1.0
+    for member in [result["baseline"], *result["front"]]:
+        artifact = finished / member["artifact"]
+        assert hashlib.sha256(artifact.read_bytes()).hexdigest() == member["sha256"]
+        assert artifact.stat().st_size == member["size_bytes"]
+        onnx.checker.check_model(onnx.load(artifact))
+        assert member["test"]["images"] == 4  # the test split, measured once at the end
+        low, high = member["latency_ratio_ci"]
+        assert low <= member["latency_ratio"] <= high
+        recipe = yaml.safe_load((artifact.parent / "recipe.yaml").read_text(encoding="utf-8"))
+        assert recipe == member["recipe"]
+    for name in ("report.md", "front.svg", "study.yaml", "host.json"):
+        assert (finished / name).stat().st_size > 0
+
+
+def test_every_trunk_is_measured_under_every_quantization(finished: Path) -> None:
+    kinds = [record["recipe"]["quantize"]["kind"] for record in searched(finished)]
+    assert kinds == ["fp32", "int8"] * 3
+    assert len(trunks(finished)) == 3
+    shrunk = {r["measurement"]["parameters"] for r in searched(finished) if r["recipe"]["prune"]["kind"] != "none"}
+    whole = {r["measurement"]["parameters"] for r in searched(finished) if r["recipe"]["prune"]["kind"] == "none"}
+    assert max(shrunk) < min(whole)
+
+
+def test_a_recipe_is_replayed_with_the_same_result(finished: Path, tmp_path: Path) -> None:
+    record = next(r for r in searched(finished) if r["recipe"]["prune"]["kind"] != "none")
+    recipe = finished / "artifacts" / record["id"] / "recipe.yaml"
+    data = finished.parent / "digits" / "data.yaml"
+    model = finished / "baseline" / "model.pt"
+    out = tmp_path / "applied"
+    printed = search("apply", recipe, "--model", model, "--data", data, "--out", out, "--json").stdout
+    applied = json.loads(printed)
+    assert applied["id"] == record["id"]
+    assert applied["artifact"]["size_bytes"] == pytest.approx(record["artifact"]["size_bytes"], abs=64)
+    assert applied["measurement"]["parameters"] == record["measurement"]["parameters"]
+    assert {file.name for file in out.iterdir()} == {"model.onnx", "recipe.yaml", "measurement.json"}
+
+
+def test_measure_prints_accuracy_and_the_paired_ratio(finished: Path) -> None:
+    baseline = finished / "baseline" / "model.onnx"
+    small = next(r for r in searched(finished) if r["recipe"]["quantize"]["kind"] == "int8")
+    data = finished.parent / "digits" / "data.yaml"
+    arguments = (finished / small["artifact"]["path"], "--against", baseline, "--data", data, "--split", "val")
+    found = json.loads(search("measure", *arguments, "--runs", 20, "--json").stdout)
+    assert found["accuracy"] == pytest.approx(small["measurement"]["accuracy"]["map50_95"], abs=1e-6)
+    assert found["size_ratio"] == pytest.approx(small["measurement"]["size_ratio"])
+    assert found["images"] == 8
+    assert found["latency_ratio_ci"][0] <= found["latency_ratio"] <= found["latency_ratio_ci"][1]
+
+
+def test_a_folder_in_use_or_finished_is_not_overwritten(finished: Path) -> None:
+    refused = search("run", finished.parent / "study.yaml", "--out", finished, check=False)
+    assert refused.returncode == 2
+    assert f"python -m search resume {finished}" in refused.stderr
+
+
+def test_a_killed_study_is_finished_by_resume(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = make_study(tmp_path, budget={"trials": 4}, resources={"concurrent": 1})
+    command = [sys.executable, "-m", "search", "run", str(study), "--out", str(out)]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(searched(out)) < 2 and time.monotonic() < deadline:
+        assert driver.poll() is None, "the study ended before it could be killed"
+        time.sleep(0.2)
+    time.sleep(2)  # the second trial is under way
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before, began = lines_of(out), trunks(out)
+    handed_out = len((out / "started.jsonl").read_text(encoding="utf-8").splitlines())
+    assert handed_out > len(began), "nothing was in flight when the driver was killed"
+
+    printed = search("resume", out).stdout
+    after = lines_of(out)
+    assert after[: len(before)] == before  # nothing lost, nothing written twice
+    ids = [json.loads(line)["id"] for line in after]
+    assert len(ids) == len(set(ids)) == 1 + 4 * 2
+    assert len(trunks(out)) == 4
+    assert "trial 4/4" in printed
+    started = [json.loads(line)["recipe"] for line in (out / "started.jsonl").read_text().splitlines()]
+    assert started[handed_out] == started[handed_out - 1]  # what was in flight was handed out first
+
+    again = search("resume", out)  # nothing is left to do
+    assert lines_of(out) == after
+    assert "trial" not in again.stdout.split("searching")[0].replace("trials", "")
+
+
+def test_a_bad_trial_costs_that_trial_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = make_study(tmp_path, resources={"trial_minutes": 1e-6})
+    search("run", study, "--out", out)
+    result = json.loads(search("front", out, "--json").stdout)
+    assert result["states"] == {"complete": 2, "failed": 4}  # only the untrained start had time enough
+    reasons = {record["reason"] for record in searched(out) if record["state"] == "failed"}
+    assert all("TimeoutError" in reason and "minutes" in reason for reason in reasons)
+    assert "TimeoutError" in (out / "report.md").read_text(encoding="utf-8")
