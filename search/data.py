@@ -38,10 +38,15 @@ def read_data(path: Path) -> DataSet:
     """
     if not path.is_file():
         raise UserError(f"data: there is no file {path}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"data: {path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content.get("names"):
         raise UserError(f"data: {path} is no Ultralytics data file: it needs train, val and names")
     names = content["names"]
+    if not isinstance(names, (list, dict)):
+        raise UserError(f"data: {path}: names must be a list or a mapping of class names, got {names!r}")
     names = tuple(str(name) for name in (names.values() if isinstance(names, dict) else names))
     root = (path.parent / str(content.get("path") or ".")).resolve()
     images: dict[str, tuple[Path, ...]] = {}

@@ -9,7 +9,7 @@ part that is cheap enough for every leaf of a trunk. Nothing else knows the orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from search.stages.export import export_onnx
 from search.stages.finetune import OnEpoch, finetune
 from search.stages.prune import NEEDS_GRADIENTS, prune_channels
 from search.stages.quantize import quantize
-from spaces.recipe import ChannelPrune, Export, Finetune, Recipe
+from spaces.recipe import ChannelPrune, Export, Finetune, NoPrune, Part, Recipe
 
 GRADIENT_BATCHES = 4  # of 16 images, for pruning methods that look at gradients
 
@@ -50,13 +50,9 @@ def load_baseline(path: Path) -> nn.Module:
 def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
     """The untrained model of ``recipe``: everything that changes its graph has been done."""
     model = swap_activation(load_baseline(inputs.baseline), recipe.activation)
-    if isinstance(recipe.prune, ChannelPrune):
-        batches = []
-        if recipe.prune.method in NEEDS_GRADIENTS:
-            batches = sample_batches(
-                inputs.data, image_size=recipe.image_size, count=GRADIENT_BATCHES, batch=16, seed=inputs.seed
-            )
-        model = prune_channels(model, recipe.prune, image_size=recipe.image_size, batches=batches)
+    for field_name in SHAPE_FIELDS:
+        part = getattr(recipe, field_name)
+        model = SHAPES[type(part)](model, part, recipe, inputs)
     return model
 
 
@@ -89,6 +85,27 @@ def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path
         export_onnx(model, recipe.export, image_size=recipe.image_size, path=float_file)
     images = partial(_images, inputs, recipe.image_size)
     return quantize(float_file, recipe.quantize, images=images, path=folder / "model.onnx")
+
+
+def _keep(model: nn.Module, part: Part, recipe: Recipe, inputs: Inputs) -> nn.Module:
+    return model
+
+
+def _prune(model: nn.Module, part: ChannelPrune, recipe: Recipe, inputs: Inputs) -> nn.Module:
+    batches: list[dict[str, Any]] = []
+    if part.method in NEEDS_GRADIENTS:
+        batches = sample_batches(
+            inputs.data, image_size=recipe.image_size, count=GRADIENT_BATCHES, batch=16, seed=inputs.seed
+        )
+    return prune_channels(model, part, image_size=recipe.image_size, batches=batches)
+
+
+# What each part does to the model's graph. A technique that changes the graph is a type, a function and a line here.
+SHAPE_FIELDS = ("prune",)
+SHAPES: dict[type[Part], Callable[[nn.Module, Any, Recipe, Inputs], nn.Module]] = {
+    NoPrune: _keep,
+    ChannelPrune: _prune,
+}
 
 
 def facts(model: nn.Module, image_size: int) -> dict[str, int]:

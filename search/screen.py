@@ -51,8 +51,11 @@ def why_screened(latency: Latency, *, size_bytes: int, size_ratio: float, bar: B
         faster = "latency" not in bar.objectives or rival.latency <= latency.ratio_low
         smaller = "size" not in bar.objectives or rival.size <= size_ratio
         if rival.accuracy >= bar.baseline_accuracy and faster and smaller:
-            return (
-                f"record {rival.id} is no worse in {' and '.join(bar.objectives[1:])} "
-                f"(ratio {rival.latency:.3g} against {latency.ratio:.3g}) and keeps the baseline's accuracy"
-            )
+            ratios = {"latency": (rival.latency, latency.ratio), "size": (rival.size, size_ratio)}
+            compared = [
+                f"{name} (ratio {theirs:.3g} against {ours:.3g})"
+                for name, (theirs, ours) in ratios.items()
+                if name in bar.objectives
+            ]
+            return f"record {rival.id} is no worse in {' and '.join(compared)} and keeps the baseline's accuracy"
     return None

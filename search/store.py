@@ -1,12 +1,13 @@
 """The truth of a study: ``records.jsonl`` and ``started.jsonl``, appended whole lines at a time, and read back.
 
 Only the driver writes. A line is on the disk before the driver goes on, so a kill loses at most the trial in
-flight. A torn last line, from a kill in the middle of a write, is cut off when the study is opened again.
+flight. A torn last line, from a kill in the middle of a write, is not read, and cut off before the next is written.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable
@@ -49,12 +50,12 @@ class Store:
     def append(self, records: Iterable[Record]) -> None:
         """Adds records that are not there yet, all in one write; a known id is left as it is."""
         new = [record for record in records if record.id not in self.records]
-        _append(self._records_path, [record.model_dump_json() for record in new])
+        _append(self._records_path, [_line(record) for record in new])
         self.records |= {record.id: record for record in new}
 
     def start(self, recipe: Recipe) -> None:
         """Notes that a trial of ``recipe`` was handed out."""
-        _append(self._started_path, [Started(recipe=recipe).model_dump_json()])
+        _append(self._started_path, [_line(Started(recipe=recipe))])
         self.started.append(recipe)
 
     def trials(self) -> int:
@@ -89,21 +90,25 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def _line(content: BaseModel) -> str:
+    """One line of JSON. Pydantic's own would turn NaN into null, which is not read back as a number."""
+    return json.dumps(content.model_dump(mode="json"))
+
+
 def _append(path: Path, lines: list[str]) -> None:
     if not lines:
         return
     with path.open("ab") as file:
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)  # cuts off a torn last line
         file.write("".join(line + "\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole lines of the file; a torn last one is cut off the file."""
+    """The whole lines of the file. It is left as it is: the driver may be writing while another process reads."""
     if not path.is_file():
         return []
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        os.truncate(path, len(whole))
-    return whole.decode().splitlines()
+    # Not splitlines, which also breaks at characters that JSON leaves as they are, such as U+2028.
+    return content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]

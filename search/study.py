@@ -159,7 +159,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not is_mapping(section):
             raise UserError(f"--set {override}: {parent} is a value, it has no keys of its own")
-    section[last] = yaml.safe_load(value)
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _first_refusal(error: ValidationError) -> str:

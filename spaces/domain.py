@@ -77,14 +77,14 @@ class Range:
         if self.step is not None:
             # Rounded to 12 digits, so that 0.1 + 2 * 0.1 and 0.3 are one value.
             steps = min(round((clipped - self.low) / self.step), int((self.high - self.low) / self.step + 1e-9))
-            clipped = round(self.low + steps * self.step, 12)
+            clipped = min(max(round(self.low + steps * self.step, 12), self.low), self.high)
         return round(clipped) if self.integer else float(clipped)
 
     def suggest(self, trial: SamplerTrial, name: str) -> Value:
-        """The trial's value, rounded to 12 digits for the same reason as in ``nearest``."""
+        """The trial's value, moved to the grid as ``nearest`` writes it: Optuna has 0.1 + 2 * 0.1 for 0.3."""
         if self.integer:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
-        return round(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log), 12)
+        return self.nearest(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
 
 
 Domain = Choice | Range

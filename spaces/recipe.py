@@ -2,132 +2,46 @@
 
 Parts that exclude one another are distinct types under one field (``quantize: Fp32 | Fp16 | Int8Static``), told
 apart by their ``kind``. A recipe is frozen, validated where it is made, and named by the hash of its content.
-Adding a technique starts here: a new type in the union of the field that it belongs to.
+Adding a technique starts in `spaces/parts/`: a new type in the union of the field that it belongs to.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from spaces.parts.base import Part
+from spaces.parts.distill import Distill, FeatureDistill, NoDistill
+from spaces.parts.export import Export
+from spaces.parts.finetune import Finetune, NoFinetune, Tune
+from spaces.parts.prune import ChannelPrune, NoPrune, Prune
+from spaces.parts.quantize import Fp16, Fp32, Int8Static, Quantize
+
+__all__ = [
+    "ActivationName",
+    "ChannelPrune",
+    "Distill",
+    "Export",
+    "FeatureDistill",
+    "Finetune",
+    "Fp16",
+    "Fp32",
+    "Int8Static",
+    "NoDistill",
+    "NoFinetune",
+    "NoPrune",
+    "Part",
+    "Recipe",
+]
 
 STRIDE = 32  # pixels; YOLO heads need an input size that is a multiple of the largest stride
 LEAF_FIELDS = ("quantize", "export")  # applied to trained weights; everything else belongs to the trunk
 
 ActivationName = Literal["silu", "relu", "relu6", "hardswish", "leaky_relu"]
-
-
-class Part(BaseModel):
-    """One field of a recipe: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NoPrune(Part):
-    """Every channel stays."""
-
-    kind: Literal["none"] = "none"
-
-
-class ChannelPrune(Part):
-    """Structured pruning: whole channels are removed, so the model is physically smaller.
-
-    ``ratio`` is the share of channels removed: of each layer (``scope: layer``), or of the whole model by one
-    ranking (``scope: global``, where no layer loses more than ``max_ratio``). Channel counts are kept multiples
-    of ``round_to``, always rounding down.
-    """
-
-    kind: Literal["channels"] = "channels"
-    method: Literal["l1", "l2", "bn_scale", "taylor", "lamp"] = "l2"
-    ratio: float = Field(gt=0, lt=1)
-    scope: Literal["layer", "global"] = "layer"
-    round_to: Literal[1, 4, 8, 16, 32] = 8
-    max_ratio: float = Field(default=0.9, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _bounded(self) -> ChannelPrune:
-        if self.scope == "global" and self.max_ratio < self.ratio:
-            raise ValueError(f"max_ratio {self.max_ratio} is below ratio {self.ratio}: no layer could reach it")
-        return self
-
-
-class NoFinetune(Part):
-    """The weights are used as they are after the steps before."""
-
-    kind: Literal["none"] = "none"
-
-
-class Finetune(Part):
-    """Training with AdamW on the training split, by Ultralytics' own trainer.
-
-    ``lr`` is the peak learning rate; it falls to a hundredth of that, in a line or as a cosine.
-    """
-
-    kind: Literal["train"] = "train"
-    epochs: int = Field(ge=1, le=10_000)
-    lr: float = Field(default=2e-3, gt=0, le=1)
-    schedule: Literal["linear", "cosine"] = "cosine"
-    weight_decay: float = Field(default=5e-4, ge=0, le=1)
-    batch: int = Field(default=16, ge=1, le=4096)
-
-
-class NoDistill(Part):
-    """The labels alone teach."""
-
-    kind: Literal["none"] = "none"
-
-
-class FeatureDistill(Part):
-    """The baseline teaches too: L2 distance of the head's inputs, weighted by the teacher's scores."""
-
-    kind: Literal["feature"] = "feature"
-    weight: float = Field(default=0.3, gt=0, le=100)
-
-
-class Fp32(Part):
-    """Weights and arithmetic in 32-bit float."""
-
-    kind: Literal["fp32"] = "fp32"
-
-
-class Fp16(Part):
-    """Weights stored in 16-bit float: half the size; a CPU still computes in 32 bits."""
-
-    kind: Literal["fp16"] = "fp16"
-
-
-class Int8Static(Part):
-    """Static 8-bit quantization in the form that ONNX Runtime fuses: unsigned activations, signed weights.
-
-    ``head`` says how much of the detection head stays in float beside its decode step, which always does:
-    nothing more (``int8``), its last convolutions (``float_output``), or all of it (``float``).
-    ``images`` is the number of calibration images, drawn from the training split.
-    """
-
-    kind: Literal["int8"] = "int8"
-    calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"
-    per_channel: bool = True
-    head: Literal["int8", "float_output", "float"] = "int8"
-    images: int = Field(default=32, ge=1, le=1024)
-
-
-class Export(Part):
-    """Graph rewrites at export that leave the outputs as they are.
-
-    ``fast_dfl`` computes the box distribution's expectation by one matrix product instead of a softmax.
-    """
-
-    kind: Literal["onnx"] = "onnx"
-    fast_dfl: bool = True
-
-
-Prune = Annotated[NoPrune | ChannelPrune, Field(discriminator="kind")]
-Tune = Annotated[NoFinetune | Finetune, Field(discriminator="kind")]
-Distill = Annotated[NoDistill | FeatureDistill, Field(discriminator="kind")]
-Quantize = Annotated[Fp32 | Fp16 | Int8Static, Field(discriminator="kind")]
 
 
 class Recipe(Part):

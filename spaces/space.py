@@ -51,7 +51,7 @@ class Space:
             if not isinstance(content, tuple):
                 params[field] = ask(field, content)
                 continue
-            options = [option for option in content if _makes_sense(field, option.kind, params)]
+            options = [option for option in content if _makes_sense(field, option.kind, params)] or content
             kinds = tuple(option.kind for option in options)
             # A sampler needs one fixed set of choices per name, so a reduced set has a name of its own.
             name = f"{field}.kind" if len(options) == len(content) else f"{field}.kind[{'|'.join(kinds)}]"
@@ -138,7 +138,7 @@ def parse_space(content: Any, *, name: str, image_size: int) -> Space:
     """A space from YAML content; fields that it leaves out keep the recipe's defaults. Raises SpaceError."""
     if not is_mapping(content):
         raise SpaceError(f"space: expected fields of a recipe, got {content!r}")
-    unknown = sorted(set(content) - set(Recipe.model_fields))
+    unknown = [key for key in content if key not in Recipe.model_fields]
     if unknown:
         raise SpaceError(f"space: unknown key {unknown[0]!r}; allowed are {', '.join(Recipe.model_fields)}")
     hints = get_type_hints(Recipe)
@@ -151,12 +151,17 @@ def parse_space(content: Any, *, name: str, image_size: int) -> Space:
             default = info.default.model_dump() if value is None else value
             fields[field] = _parts(default, kinds, field)
         else:
-            fields[field] = _checked(field, parse_domain(info.default if value is None else value, f"space.{field}"))
+            fields[field] = _checked(field, _domain(info.default if value is None else value, f"space.{field}"))
+    if "none" in _kinds_of(fields["finetune"]) and "none" not in _kinds_of(fields["distill"]):
+        raise SpaceError(
+            "space.distill: a teacher can only teach while the student trains; "
+            "add kind none, or take kind none out of space.finetune"
+        )
     return Space(name=name, fields=fields)
 
 
 def _makes_sense(field: str, kind: str, chosen: Params) -> bool:
-    """Whether the search should draw this kind after what it has already chosen."""
+    """Whether the search should draw this kind, where the space gives others, after what it has already chosen."""
     match field, kind:
         case "finetune", "none":  # a damaged model that is not trained again is a trial thrown away
             return chosen["prune.kind"] == "none" and chosen["activation"] == "silu"
@@ -175,18 +180,34 @@ def _kinds(hint: Any) -> dict[str, type[Part]]:
     return {part.model_fields["kind"].default: part for part in parts}
 
 
+def _kinds_of(content: Domain | tuple[PartSpace, ...]) -> set[str]:
+    """The kinds that a space gives a field with parts."""
+    assert isinstance(content, tuple)
+    return {option.kind for option in content}
+
+
+def _domain(content: Any, where: str) -> Domain:
+    try:
+        return parse_domain(content, where)
+    except ValueError as error:
+        raise SpaceError(str(error)) from error
+
+
 def _image_sizes(content: Any, image_size: int) -> Domain:
-    if is_mapping(content) and set(content) == {"scale"} and is_list(content["scale"]):
-        sizes = {max(STRIDE, round(image_size * scale / STRIDE) * STRIDE) for scale in content["scale"]}
-        return Choice(values=tuple(sorted(sizes)))
-    return _checked("image_size", parse_domain(content, "space.image_size"))
+    if not is_mapping(content) or set(content) != {"scale"}:
+        return _checked("image_size", _domain(content, "space.image_size"))
+    scales = content["scale"]
+    if not is_list(scales) or not scales or not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in scales):
+        raise SpaceError(f"space.image_size: scale needs a list of numbers above 0, got {scales!r}")
+    sizes = {max(STRIDE, round(image_size * scale / STRIDE) * STRIDE) for scale in scales}
+    return _checked("image_size", Choice(values=tuple(sorted(sizes))))
 
 
 def _parts(content: Any, kinds: Mapping[str, type[Part]], field: str) -> tuple[PartSpace, ...]:
-    options = content if is_list(content) else [content]
+    options = content if is_list(content) and content else [content]
     parts: list[PartSpace] = []
     for option in options:
-        if not is_mapping(option) or option.get("kind") not in kinds:
+        if not is_mapping(option) or option.get("kind") not in list(kinds):  # a list is no key of a mapping
             raise SpaceError(f"space.{field}: each option needs a kind, one of {', '.join(kinds)}; got {option!r}")
         parts.append(_part(option, kinds[option["kind"]], field))
     if len({part.kind for part in parts}) < len(parts):
@@ -197,27 +218,23 @@ def _parts(content: Any, kinds: Mapping[str, type[Part]], field: str) -> tuple[P
 def _part(option: dict[str, Any], part: type[Part], field: str) -> PartSpace:
     kind, where = option["kind"], f"space.{field}.{option['kind']}"
     own = {name: info for name, info in part.model_fields.items() if name != "kind"}
-    unknown = sorted(set(option) - set(own) - {"kind"})
+    unknown = [key for key in option if key not in own and key != "kind"]
     if unknown:
         raise SpaceError(f"{where}: unknown key {unknown[0]!r}; allowed are {', '.join(own) or 'none'}")
     fields: dict[str, Domain] = {}
     for name, info in own.items():
         if name not in option and info.is_required():
             raise SpaceError(f"{where}: {name} is missing")
-        try:
-            fields[name] = parse_domain(option.get(name, info.default), f"{where}.{name}")
-        except ValueError as error:
-            raise SpaceError(str(error)) from error
+        fields[name] = _domain(option.get(name, info.default), f"{where}.{name}")
         if field in LEAF_FIELDS and isinstance(fields[name], Range):
             raise SpaceError(f"{where}.{name}: every value is measured on each trained model, so give a list, no range")
-    for values in itertools.zip_longest(*(_extremes(domain) for domain in fields.values())):
-        chosen = {n: v if v is not None else _extremes(d)[0] for (n, d), v in zip(fields.items(), values, strict=True)}
-        _validate(part, {"kind": kind, **chosen}, where)
+    for values in itertools.product(*(_samples(domain) for domain in fields.values())):
+        _validate(part, {"kind": kind, **dict(zip(fields, values, strict=True))}, where)
     return PartSpace(kind=kind, fields=fields)
 
 
 def _checked(field: str, domain: Domain) -> Domain:
-    for value in _extremes(domain):
+    for value in _samples(domain):
         _validate(Recipe, {"image_size": STRIDE, field: value}, "space")
     return domain
 
@@ -231,8 +248,12 @@ def _validate(model: type[BaseModel], content: dict[str, Any], where: str) -> No
         raise SpaceError(f"{key}: {first['msg']}; got {first['input']!r}") from error
 
 
-def _extremes(domain: Domain) -> tuple[Value, ...]:
-    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+def _samples(domain: Domain) -> tuple[Value, ...]:
+    """Values that show whether all of a domain is allowed: every choice; of a range its ends and one between."""
+    if isinstance(domain, Choice):
+        return domain.values
+    step = domain.step or (1 if domain.integer else (domain.high - domain.low) / math.e)  # a whole number by no chance
+    return (domain.low, domain.nearest(domain.low + step), domain.nearest(domain.high))
 
 
 def _middle(domain: Domain) -> Value:
@@ -248,5 +269,5 @@ def _every_part(content: Domain | tuple[PartSpace, ...]) -> list[dict[str, Value
     return [
         {"kind": option.kind, **dict(zip(option.fields, values, strict=True))}
         for option in content
-        for values in itertools.product(*(_extremes(domain) for domain in option.fields.values()))
+        for values in itertools.product(*(_samples(domain) for domain in option.fields.values()))
     ]

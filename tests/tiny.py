@@ -1,8 +1,10 @@
-"""Stand-ins for a study's baseline and data: a YOLOv8 of under a million weights, and pictures of digits at 64 px."""
+"""Stand-ins for a study's baseline: a YOLOv8 of under a million weights, and ways to look at models and files."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,23 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import nn
-from ultralytics.nn.modules import Conv, Detect
+from torch import Tensor, nn
+from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, YAML
 
-from search.data import DataSet, make_view, read_data
-from search.digits import make_digits
-
-SIZE = 64  # px, side of the images and of the models' input
+SIZE = 64  # px, side of the pictures and of the models' input
 CLASSES = 10
+BINS = 16  # of a box side's distribution
 ANCHORS = sum((SIZE // stride) ** 2 for stride in (8, 16, 32))
+OUTPUT = (1, 4 + CLASSES, ANCHORS)
 
 
 def tiny_model(*, seed: int = 0, width: float = 0.125) -> DetectionModel:
-    """An untrained YOLOv8 for the digits, whose channels all differ and whose scores are spread between 0 and 1.
+    """An untrained YOLOv8 for the digits, no two of whose channels are alike, with scores all over 0 to 1.
 
-    ``width`` 0.125 makes every layer half as wide as YOLOv8n's, which has 0.25. Its weights are frozen, as those
-    of a checkpoint of Ultralytics are.
+    ``width`` 0.125 makes every layer half as wide as in YOLOv8n, which has 0.25. The weights are frozen, as those
+    of Ultralytics' checkpoints are.
     """
     torch.manual_seed(seed)
     content: dict[str, Any] = YAML.load(ROOT / "cfg/models/v8/yolov8.yaml")
@@ -35,13 +36,114 @@ def tiny_model(*, seed: int = 0, width: float = 0.125) -> DetectionModel:
     model = DetectionModel(content, verbose=False)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.uniform_(-0.5, 0.5)
-            module.running_mean.uniform_(-0.5, 0.5)  # pyright: ignore[reportOptionalMemberAccess]
-            module.running_var.uniform_(0.5, 1.5)  # pyright: ignore[reportOptionalMemberAccess]
-        if isinstance(module, Detect):
-            for branch in (*module.cv2, *module.cv3):
-                branch[-1].bias.data.uniform_(-2, 2)
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 1.5)
+    for boxes, scores in zip(*branches(model), strict=True):
+        boxes.bias.data = -0.5 * torch.arange(BINS).float().repeat(4)  # near distances are likelier: small boxes
+        scores.bias.data.uniform_(-2, 2)
     model.names = {label: str(label) for label in range(CLASSES)}
     model.args = dict(DEFAULT_CFG_DICT)
+    model.task = "detect"
     return model.eval().requires_grad_(False)
+
+
+def head(model: nn.Module) -> Detect:
+    """The detection head of a model."""
+    (found,) = [module for module in model.modules() if isinstance(module, Detect)]
+    return found
+
+
+def branches(model: nn.Module) -> tuple[list[nn.Conv2d], list[nn.Conv2d]]:
+    """The last convolutions of the head, one for each level: of the boxes, and of the scores."""
+    boxes, scores = ([branch[-1] for branch in part] for part in (head(model).cv2, head(model).cv3))
+    return boxes, scores
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    """All that a stage must leave as it was: modules, modes, hooks, weights, gradients and buffers."""
+    content: dict[str, object] = {}
+    for name, module in model.named_modules():
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        content[f"module {name}"] = (type(module), module.training, hooks, sorted(vars(module)))
+    for name, value in model.state_dict().items():
+        content[f"tensor {name}"] = _digest(value)
+    for name, parameter in model.named_parameters():
+        gradient = None if parameter.grad is None else _digest(parameter.grad)
+        content[f"parameter {name}"] = (parameter.requires_grad, gradient)
+    return content
+
+
+def weights(model: nn.Module) -> dict[str, str]:
+    """A digest of every parameter and buffer, by name."""
+    return {name: _digest(value) for name, value in model.state_dict().items()}
+
+
+def answers(model: nn.Module, images: Iterable[np.ndarray]) -> np.ndarray:
+    """What PyTorch computes for ``images``, each (1, 3, H, W), in eval mode: (N, 4 + classes, anchors)."""
+    copy = deepcopy(model).eval()  # the head remembers the size of its last input
+    with torch.no_grad():
+        return np.concatenate([copy(torch.from_numpy(image))[0].numpy() for image in images])
+
+
+def onnx_answers(path: Path, images: Iterable[np.ndarray]) -> np.ndarray:
+    """What ONNX Runtime computes for ``images``, each (1, 3, H, W): (N, 4 + classes, anchors)."""
+    session = onnxruntime.InferenceSession(str(path), one_thread(), providers=["CPUExecutionProvider"])
+    return np.concatenate([np.asarray(session.run(None, {"images": image})[0]) for image in images])
+
+
+def one_thread() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors; a saved optimised graph brings a warning
+    return options
+
+
+def noise(count: int, *, size: int = SIZE, seed: int = 0) -> list[np.ndarray]:
+    """Pictures of coarse noise, each (1, 3, size, size) float32 in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((count, 3, size // 8, size // 8), dtype=np.float32)
+    fine = coarse.repeat(8, axis=2).repeat(8, axis=3)
+    return list((0.8 * fine + 0.2 * rng.random(fine.shape, dtype=np.float32))[:, None])
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    """The digest of every file below ``folder``, by its path."""
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def conv_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every convolution's weight in a float ONNX file, by the weight's name."""
+    graph = onnx.load(path).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    return {node.input[1]: shapes[node.input[1]] for node in graph.node if node.op_type == "Conv"}
+
+
+def downstream(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes of a sorted graph that depend on ``nodes``, without these."""
+    reached = {output for node in nodes for output in node.output}
+    found: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if reached & set(node.input):
+            reached |= set(node.output)
+            found.append(node)
+    names = {node.name for node in nodes}
+    return [node for node in found if node.name not in names]
+
+
+def _digest(value: Tensor) -> str:
+    return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(value.detach().numpy().tobytes()).hexdigest()[:16]}"

@@ -15,7 +15,7 @@ from ultralytics.nn.distill_model import DistillationModel
 
 from search.stages.prune import freeze_dfl
 from search.ultra import quiet_ultralytics
-from spaces.recipe import Distill, FeatureDistill, Finetune
+from spaces.recipe import Distill, FeatureDistill, Finetune, NoDistill, Part
 
 OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
 
@@ -76,7 +76,7 @@ def finetune(
     count = _parameters(model)
     with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder:
         trainer = ModuleTrainer(overrides={**_settings(part, image_size, seed, device, extra or {}),
-                                           **_teaching(distill, teacher), "data": str(data),
+                                           **TEACHINGS[type(distill)](distill, teacher), "data": str(data),
                                            "project": folder, "name": "train"})  # fmt: skip
         trainer.model = deepcopy(model)
         freeze_dfl(trainer.model)
@@ -125,11 +125,12 @@ def _settings(part: Finetune, image_size: int, seed: int, device: str, extra: di
     }
 
 
-def _teaching(distill: Distill, teacher: Path) -> dict[str, Any]:
-    if isinstance(distill, FeatureDistill):
-        return {"distill_model": str(teacher), "dis": distill.weight}
-    return {}
-
-
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+# What each way to distill adds to the trainer's settings. A new way is a type, a function and a line here.
+TEACHINGS: dict[type[Part], Callable[[Any, Path], dict[str, Any]]] = {
+    NoDistill: lambda part, teacher: {},
+    FeatureDistill: lambda part, teacher: {"distill_model": str(teacher), "dis": part.weight},
+}

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,9 +25,10 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from spaces.recipe import Fp16, Fp32, Int8Static
+from spaces.recipe import Fp16, Fp32, Int8Static, Part
 
 Images = Sequence[np.ndarray]  # each (1, 3, H, W) float32 in [0, 1]
+ImageSource = Callable[[int], Images]  # gives so many calibration images
 
 CALIBRATORS = {
     "minmax": CalibrationMethod.MinMax,
@@ -35,7 +37,7 @@ CALIBRATORS = {
 }
 
 
-def quantize(source: Path, part: Fp32 | Fp16 | Int8Static, *, images: Callable[[int], Images], path: Path) -> Path:
+def quantize(source: Path, part: Fp32 | Fp16 | Int8Static, *, images: ImageSource, path: Path) -> Path:
     """Writes the file at ``source`` in the precision of ``part`` to ``path``, whole or not at all; returns it.
 
     Args:
@@ -47,13 +49,7 @@ def quantize(source: Path, part: Fp32 | Fp16 | Int8Static, *, images: Callable[[
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         temporary = Path(folder) / "model.onnx"
-        match part:
-            case Fp32():
-                temporary.write_bytes(source.read_bytes())
-            case Fp16():
-                _to_fp16(source, temporary)
-            case Int8Static():
-                _to_int8(source, part, images(part.images), temporary)
+        PRECISIONS[type(part)](source, part, images, temporary)
         os.replace(temporary, path)
     return path
 
@@ -88,14 +84,18 @@ class _Reader(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def _to_int8(source: Path, part: Int8Static, images: Images, path: Path) -> None:
+def _to_fp32(source: Path, part: Fp32, images: ImageSource, path: Path) -> None:
+    path.write_bytes(source.read_bytes())
+
+
+def _to_int8(source: Path, part: Int8Static, images: ImageSource, path: Path) -> None:
     prepared = path.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     model = onnx.load(prepared)
     quantize_static(
         str(prepared),
         str(path),
-        _Reader(model.graph.input[0].name, images),
+        _Reader(model.graph.input[0].name, images(part.images)),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -106,7 +106,7 @@ def _to_int8(source: Path, part: Int8Static, images: Images, path: Path) -> None
     _copy_metadata(source, path)
 
 
-def _to_fp16(source: Path, path: Path) -> None:
+def _to_fp16(source: Path, part: Fp16, images: ImageSource, path: Path) -> None:
     model = onnx.load(source)
     # The decode step multiplies and exponentiates beyond the range of 16 bits.
     half = convert_float_to_float16(model, keep_io_types=True, node_block_list=decode_nodes(model))
@@ -136,3 +136,11 @@ def _copy_metadata(source: Path, path: Path) -> None:
     del model.metadata_props[:]
     model.metadata_props.extend(onnx.load(source).metadata_props)
     onnx.save(model, path)
+
+
+# How each part writes its file. A precision is a type, a function and a line here.
+PRECISIONS: dict[type[Part], Callable[[Path, Any, ImageSource, Path], None]] = {
+    Fp32: _to_fp32,
+    Fp16: _to_fp16,
+    Int8Static: _to_int8,
+}

@@ -163,7 +163,9 @@ def test_only_the_missing_leaves_of_a_trunk_are_asked_for(space: Space, store: S
 def test_the_bar_holds_the_front_and_the_baseline(space: Space, store: Store) -> None:
     searcher = make_searcher(space, store)
     recipes = [Recipe(image_size=64, activation=name) for name in ("silu", "relu")]
-    store.append([make_record(recipes[0], accuracy=0.5, latency=0.5), make_record(recipes[1], accuracy=0.4, latency=0.6)])
+    store.append(
+        [make_record(recipes[0], accuracy=0.5, latency=0.5), make_record(recipes[1], accuracy=0.4, latency=0.6)]
+    )
     bar = task_of(searcher.suggest("a")).bar
     assert bar is not None
     assert bar.baseline_accuracy == 0.6

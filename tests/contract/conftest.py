@@ -1,0 +1,63 @@
+"""What every stage's tests start from. Stages leave their input untouched, so one session shares it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from search.data import make_view, read_data, sample_batches
+from search.digits import make_digits
+from search.pipeline import load_baseline
+from search.stages.export import export_onnx
+from spaces.recipe import Export
+from tests.tiny import SIZE, tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in Ultralytics' form."""
+    path = tmp_path_factory.mktemp("baseline") / "baseline.pt"
+    torch.save({"model": tiny_model()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(baseline: Path) -> nn.Module:
+    return load_baseline(baseline)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's view of two dozen pictures of digits."""
+    folder = tmp_path_factory.mktemp("data")
+    made = make_digits(folder / "digits", image_size=SIZE, counts={"train": 12, "val": 6, "test": 6})
+    return make_view(read_data(made), folder / "view")
+
+
+@pytest.fixture(scope="session")
+def batches(data: Path) -> list[dict[str, Any]]:
+    """Labelled training batches."""
+    return sample_batches(data, image_size=SIZE, count=2, batch=4, seed=0)
+
+
+@pytest.fixture(scope="session")
+def plain(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The baseline's file without rewrites of its graph."""
+    path = tmp_path_factory.mktemp("plain") / "model.onnx"
+    return export_onnx(model, Export(fast_dfl=False), image_size=SIZE, path=path)
+
+
+@pytest.fixture(scope="session")
+def fast(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The baseline's file with a product in place of the softmax."""
+    path = tmp_path_factory.mktemp("fast") / "model.onnx"
+    return export_onnx(model, Export(fast_dfl=True), image_size=SIZE, path=path)

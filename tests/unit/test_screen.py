@@ -1,0 +1,131 @@
+"""Screening by hand-made cases: only what could not join the front, even at no loss of accuracy, is turned away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from search.measure.latency import Latency
+from search.record import Objective
+from search.screen import Bar, Rival, why_screened
+from search.study import Constraints
+
+BASELINE = 0.60
+ACCURACY_LATENCY: tuple[Objective, ...] = ("accuracy", "latency")
+ACCURACY_SIZE: tuple[Objective, ...] = ("accuracy", "size")
+ALL: tuple[Objective, ...] = ("accuracy", "latency", "size")
+
+
+def screened(bar: Bar, *, ratio: float = 0.5, low: float | None = None, size: float = 0.5) -> str | None:
+    """The reason for a recipe at this latency (20 ms at ratio 1) and size (10 MB at ratio 1)."""
+    low = 0.96 * ratio if low is None else low
+    latency = Latency(
+        p50_ms=20 * ratio,
+        p95_ms=22 * ratio,
+        fps=50 / ratio,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=1.04 * ratio,
+        baseline_p50_ms=20.0,
+        runs=50,
+        threads=1,
+        clock="thread-cpu",
+        cores=None,
+    )
+    return why_screened(latency, size_bytes=round(size * 1e7), size_ratio=size, bar=bar)
+
+
+def bar(
+    *rivals: tuple[float, float, float], objectives: tuple[Objective, ...] = ACCURACY_LATENCY, **limits: Any
+) -> Bar:
+    """Rivals are (accuracy, latency, size)."""
+    return Bar(
+        baseline_accuracy=BASELINE,
+        rivals=tuple(Rival(id=f"r{n}", accuracy=a, latency=t, size=s) for n, (a, t, s) in enumerate(rivals)),
+        constraints=Constraints(**limits),
+        objectives=objectives,
+    )
+
+
+def test_nothing_is_screened_without_limits_and_rivals() -> None:
+    assert screened(bar(), ratio=3.0, size=3.0) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "ratio", "reason"),
+    [
+        ({"max_latency_ratio": 0.5}, 0.60, "latency ratio 0.576 is over the limit 0.5"),
+        ({"max_latency_ratio": 0.5}, 0.51, None),  # its interval reaches below the limit
+        ({"max_latency_ms": 10}, 0.60, "latency in ms 12 is over the limit 10"),
+        ({"max_latency_ms": 12}, 0.60, None),
+        ({"max_size_mb": 4.9}, 0.50, "size in MB 5 is over the limit 4.9"),
+        ({"max_size_mb": 5}, 0.50, None),
+        ({"max_accuracy_drop": 0.0}, 0.50, None),  # unknown before training
+    ],
+)
+def test_limits(limits: dict[str, float], ratio: float, reason: str | None) -> None:
+    assert screened(bar(**limits), ratio=ratio, size=0.5) == reason
+
+
+def test_a_limit_counts_though_it_is_no_objective() -> None:
+    assert screened(bar(objectives=ACCURACY_SIZE, max_latency_ratio=0.5), ratio=0.6) is not None
+
+
+def test_a_faster_rival_that_keeps_the_accuracy_screens() -> None:
+    reason = screened(bar((0.60, 0.40, 9.0)), ratio=0.5)
+    assert reason == (
+        "record r0 is no worse in latency (ratio 0.4 against 0.5) and keeps the baseline's accuracy"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rival", "why"),
+    [
+        ((0.599, 0.10, 0.1), "it lost accuracy, so a recipe that loses none would be on the front"),
+        ((0.650, 0.49, 0.1), "the interval of the recipe reaches below it"),
+        ((0.650, 0.80, 0.1), "it is slower"),
+    ],
+)
+def test_a_rival_does_not_screen(rival: tuple[float, float, float], why: str) -> None:
+    assert screened(bar(rival), ratio=0.5) is None, why
+
+
+def test_the_low_end_of_the_interval_is_what_counts() -> None:
+    rivals = bar((0.60, 0.40, 0.1))
+    assert screened(rivals, ratio=0.5, low=0.41) is not None
+    assert screened(rivals, ratio=0.5, low=0.40) is not None
+    assert screened(rivals, ratio=0.5, low=0.39) is None
+
+
+def test_the_first_rival_that_screens_is_named() -> None:
+    reason = screened(bar((0.5, 0.1, 0.1), (0.6, 0.3, 0.1), (0.6, 0.2, 0.1)), ratio=0.5)
+    assert reason is not None
+    assert reason.startswith("record r1 is no worse")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "latency", "size", "out"),
+    [
+        (ACCURACY_SIZE, 0.9, 0.4, True),  # slower, but latency is no objective
+        (ACCURACY_SIZE, 0.1, 0.6, False),
+        (ACCURACY_LATENCY, 0.4, 0.9, True),  # bigger, but size is no objective
+        (ALL, 0.4, 0.6, False),
+        (ALL, 0.6, 0.4, False),
+        (ALL, 0.4, 0.4, True),
+        (ALL, 0.4, 0.5, True),  # equal in size
+    ],
+)
+def test_only_objectives_are_compared(
+    objectives: tuple[Objective, ...], latency: float, size: float, out: bool
+) -> None:
+    reason = screened(bar((0.6, latency, size), objectives=objectives), ratio=0.5, size=0.5)
+    assert (reason is not None) == out
+    if reason is not None:
+        assert [name for name in ALL[1:] if f"{name} (ratio" in reason] == list(objectives[1:])
+
+
+@pytest.mark.parametrize("objectives", [("accuracy", "size"), ("size", "accuracy")])
+def test_a_reason_about_size_gives_the_sizes(objectives: tuple[Objective, ...]) -> None:
+    reason = screened(bar((0.6, 0.9, 0.4), objectives=objectives), ratio=0.5, size=0.5)
+    assert reason == "record r0 is no worse in size (ratio 0.4 against 0.5) and keeps the baseline's accuracy"
