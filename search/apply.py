@@ -6,11 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import yaml
 from pydantic import ValidationError
 
 from search.errors import UserError
 from search.measure.latency import Latency, measure_latency
-from search.prepare import prepare
 from search.record import Record
 from search.store import Store
 from search.study import StudyConfig, Target
@@ -24,6 +24,8 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"there is no recipe {path}; a study has one beside each artifact")
     try:
         return Recipe.from_yaml(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"]) or "recipe"
@@ -40,9 +42,12 @@ def apply_recipe(recipe: Recipe, *, model: str, data: Path, out: Path, seed: int
     """
     if out.exists():
         raise UserError(f"{out} is there already; choose another folder for --out")
+    from search.prepare import check_model, prepare  # torch comes with it
+
     config = StudyConfig(
         name="apply", model=model, data=data, image_size=recipe.image_size, seed=seed, target=Target()
     )  # fmt: skip
+    check_model(config)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         folder = Path(temporary)

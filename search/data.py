@@ -6,9 +6,9 @@ fight over those, so a study gets a folder of links with caches of its own.
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,7 @@ def read_data(path: Path) -> DataSet:
         raise UserError(f"data: {path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content.get("names"):
         raise UserError(f"data: {path} is no Ultralytics data file: it needs train, val and names")
-    names = content["names"]
-    if not isinstance(names, (list, dict)):
-        raise UserError(f"data: {path}: names must be a list or a mapping of class names, got {names!r}")
-    names = tuple(str(name) for name in (names.values() if isinstance(names, dict) else names))
+    names = _names(content["names"], path)
     root = (path.parent / str(content.get("path") or ".")).resolve()
     images: dict[str, tuple[Path, ...]] = {}
     for split in SPLITS:
@@ -59,7 +56,11 @@ def read_data(path: Path) -> DataSet:
 
 
 def make_view(data: DataSet, folder: Path) -> Path:
-    """Makes (or finds, finished) the view of ``data`` in ``folder`` and returns its ``data.yaml``."""
+    """Makes (or finds, finished) the view of ``data`` in ``folder`` and returns its ``data.yaml``.
+
+    Raises:
+        UserError: none of the images of a split can be read.
+    """
     folder = folder.resolve()
     manifest = folder / "data.yaml"
     if manifest.is_file():
@@ -69,7 +70,10 @@ def make_view(data: DataSet, folder: Path) -> Path:
         links = [_link(image, index, folder, split) for index, image in enumerate(images)]
         (folder / f"{split}.txt").write_text("\n".join(map(str, links)) + "\n", encoding="utf-8")
         content[split] = f"{split}.txt"
-        _dataset(content, folder / f"{split}.txt", 32, augment=False)  # scans the labels once, for all trials
+        try:  # scans the labels once, for all trials
+            _dataset(content, folder / f"{split}.txt", 32, augment=False)
+        except RuntimeError as error:
+            raise UserError(f"data: {data.source}: {split}: {error}") from error
     temporary = folder / "data.yaml.tmp"
     temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     temporary.replace(manifest)
@@ -115,6 +119,19 @@ def _dataset(content: dict[str, Any], images: Path, image_size: int, *, augment:
     )
 
 
+def _names(content: Any, path: Path) -> tuple[str, ...]:
+    """Class names in the order of the classes, from a list or from a mapping of their numbers."""
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        raise UserError(f"data: {path}: names must be a list or a mapping of class names, got {content!r}")
+    names = {str(number): str(name) for number, name in content.items()}
+    numbers = [str(number) for number in range(len(content))]
+    if set(names) != set(numbers):
+        raise UserError(f"data: {path}: names must number the classes from 0, without a gap; got {list(content)}")
+    return tuple(names[number] for number in numbers)
+
+
 def _images(root: Path, entry: Any, where: str) -> tuple[Path, ...]:
     found: list[Path] = []
     for item in entry if isinstance(entry, list) else [entry]:
@@ -123,7 +140,10 @@ def _images(root: Path, entry: Any, where: str) -> tuple[Path, ...]:
             found += [file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
         elif place.suffix == ".txt" and place.is_file():
             lines = place.read_text(encoding="utf-8").split("\n")
-            found += [(place.parent / line.strip()) for line in lines if line.strip()]
+            listed = [place.parent / line.strip() for line in lines if line.strip()]
+            if missing := next((file for file in listed if not file.is_file()), None):
+                raise UserError(f"{where}: {place} lists {missing}, which is not there")
+            found += listed
         else:
             raise UserError(f"{where}: there is no {place}")
     if not found:
@@ -139,13 +159,8 @@ def _link(image: Path, index: int, folder: Path, split: str) -> Path:
     link = folder / "images" / split / f"{index:07d}_{image.name}"
     label_link = folder / "labels" / split / f"{link.stem}.txt"
     for target, place in ((image, link), (label, label_link)):
-        if target.exists() and not place.is_symlink():
+        # A link that is there already is from a view that was cut off, or a JPEG that Ultralytics mended in its place.
+        if target.exists() and not os.path.lexists(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(target.resolve())
     return link
-
-
-@cache
-def image_count(view: Path, split: str) -> int:
-    """How many images a split of a view has."""
-    return len((view.parent / f"{split}.txt").read_text(encoding="utf-8").split())

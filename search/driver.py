@@ -59,6 +59,9 @@ def run_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     """
     if (folder / "study.yaml").exists():
         raise UserError(f"{folder} holds a study already; go on with `python -m search resume {folder}`")
+    from search.prepare import check_model
+
+    check_model(config)
     with locked(folder):
         write_atomically(folder / "study.yaml", config.to_yaml())
         return _run(config, folder, progress)

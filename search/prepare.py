@@ -7,16 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from search.artifact import write_artifact
 from search.data import make_view, read_data
 from search.errors import UserError
 from search.measure.host import host_info, usable_cores
 from search.measure.latency import measure_latency
-from search.pipeline import Inputs, facts, load_baseline
+from search.pipeline import Inputs, load_baseline
 from search.record import BASELINE, Record
 from search.stages.export import export_onnx
 from search.store import Store, write_atomically
 from search.study import BaselineTraining, StudyConfig
-from search.trial import Workplace, measure_artifact, write_artifact
+from search.trial import Workplace
 from spaces.recipe import Export, Recipe
 
 
@@ -30,13 +31,12 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         threads: CPU threads of one trial.
 
     Raises:
-        UserError: the model cannot be loaded, or does not fit the data.
+        UserError: the model or the data cannot be found.
     """
     folder = folder.resolve()
     for name in ("cache", "artifacts", "baseline"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    data = read_data(config.data)
-    view = make_view(data, folder / "data")
+    view = make_view(read_data(config.data), folder / "data")
     inputs = Inputs(
         baseline=_checkpoint(config, view, folder / "baseline"),
         data=view,
@@ -45,7 +45,6 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         device="0" if config.resources.gpus_per_trial else "cpu",
         train_settings=dict(config.train_settings),
     )
-    _check_fit(inputs.baseline, len(data.names), config.data)
     host = host_info()
     write_atomically(folder / "host.json", json.dumps(asdict(host), indent=2) + "\n")
     file = folder / "baseline" / "model.onnx"
@@ -57,13 +56,22 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         inputs=inputs,
         target=config.target,
         baseline_onnx=file,
-        baseline_size=file.stat().st_size,
         host=host.id,
         trial_minutes=config.resources.trial_minutes,
     )
     if store.baseline is None:
         store.append([_measured_baseline(recipe, place)])
     return place
+
+
+def check_model(config: StudyConfig) -> None:
+    """Refuses a checkpoint that is missing, cannot be loaded or does not fit the data, before any work starts.
+
+    Raises:
+        UserError: which of these, and what to do.
+    """
+    if Path(config.model).suffix == ".pt":
+        _check_fit(_fetched(config.model), len(read_data(config.data).names), config.data)
 
 
 def _checkpoint(config: StudyConfig, view: Path, folder: Path) -> Path:
@@ -126,7 +134,7 @@ def train_baseline(config: StudyConfig, view: Path, path: Path) -> None:
 def _check_fit(checkpoint: Path, classes: int, data: Path) -> None:
     try:
         model: Any = load_baseline(checkpoint)
-    except (TypeError, RuntimeError, KeyError, EOFError, OSError) as error:
+    except Exception as error:
         raise UserError(f"model: {checkpoint} is no checkpoint that Ultralytics can load: {error}") from error
     if getattr(model, "task", "detect") != "detect":
         raise UserError(f"model: {checkpoint} is a {model.task} model; only detection is supported")
@@ -146,6 +154,9 @@ def _measured_baseline(recipe: Recipe, place: Workplace) -> Record:
             file, place.baseline_onnx, threads=place.target.threads, runs=runs, cores=place.target.cores
         )
 
-    measurement = measure_artifact(place.baseline_onnx, recipe, place, latency, facts(model, recipe.image_size))
-    artifact = write_artifact(BASELINE, place.baseline_onnx, recipe, place.folder)
+    gauge = place.gauge(model, recipe.image_size, latency)
+    measurement = gauge.full(place.baseline_onnx, recipe)
+    artifact = write_artifact(
+        BASELINE, place.baseline_onnx, recipe=recipe, measurement=measurement, folder=place.folder
+    )  # fmt: skip
     return Record(id=BASELINE, recipe=recipe, state="complete", artifact=artifact, measurement=measurement)

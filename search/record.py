@@ -65,8 +65,9 @@ class Record(BaseModel):
             "latency": self.measurement.latency.ratio,
             "size": self.measurement.size_ratio,
         }
-        values = tuple(known[objective] for objective in objectives)
-        return values if all(math.isfinite(value) for value in values) else None
+        if not all(math.isfinite(value) for value in known.values()):
+            return None
+        return tuple(known[objective] for objective in objectives)
 
 
 def losses(values: tuple[float, ...], objectives: tuple[Objective, ...]) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from search.store import Store
 from search.study import StudyConfig, parse_study
 
 Member = dict[str, Any]
+ROUNDING = 1e-9  # 0.585 - 0.575 is 0.010000000000000009 in floating point
 
 
 def open_study(folder: Path) -> tuple[StudyConfig, Store]:
@@ -117,7 +118,7 @@ def _feasible(record: Record, baseline: Record | None, config: StudyConfig) -> b
     assert measured and measured.accuracy and baseline.measurement.accuracy
     drop = baseline.measurement.accuracy.map50_95 - measured.accuracy.map50_95
     return all(
-        limit is None or value <= limit
+        limit is None or value <= limit + ROUNDING
         for value, limit in (
             (drop, limits.max_accuracy_drop),
             (measured.latency.ratio, limits.max_latency_ratio),

@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
+
 # Ray's unix sockets live below it, and a socket's path has at most 107 characters: not pytest's tmp_path.
 _PRIVATE = Path(tempfile.mkdtemp(prefix="yf-", dir="/tmp"))
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
@@ -27,3 +29,7 @@ os.environ |= {
     "YOLO_CONFIG_DIR": str(_PRIVATE / "yolo"),
     "YOLO_OFFLINE": "true",
 }
+
+# A deadline measures the machine and its other work, not the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")

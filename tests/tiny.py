@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -31,7 +31,7 @@ def tiny_model(*, seed: int = 0, width: float = 0.125) -> DetectionModel:
     of Ultralytics' checkpoints are.
     """
     torch.manual_seed(seed)
-    content: dict[str, Any] = YAML.load(ROOT / "cfg/models/v8/yolov8.yaml")
+    content: Any = YAML.load(str(ROOT / "cfg/models/v8/yolov8.yaml"))
     content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33, width, 1024]}}
     model = DetectionModel(content, verbose=False)
     for module in model.modules():
@@ -42,11 +42,12 @@ def tiny_model(*, seed: int = 0, width: float = 0.125) -> DetectionModel:
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 1.5)
     for boxes, scores in zip(*branches(model), strict=True):
+        assert boxes.bias is not None and scores.bias is not None
         boxes.bias.data = -0.5 * torch.arange(BINS).float().repeat(4)  # near distances are likelier: small boxes
         scores.bias.data.uniform_(-2, 2)
-    model.names = {label: str(label) for label in range(CLASSES)}
-    model.args = dict(DEFAULT_CFG_DICT)
-    model.task = "detect"
+    names = {label: str(label) for label in range(CLASSES)}
+    for name, value in {"names": names, "args": dict(DEFAULT_CFG_DICT), "task": "detect"}.items():
+        setattr(model, name, value)
     return model.eval().requires_grad_(False)
 
 
@@ -58,8 +59,8 @@ def head(model: nn.Module) -> Detect:
 
 def branches(model: nn.Module) -> tuple[list[nn.Conv2d], list[nn.Conv2d]]:
     """The last convolutions of the head, one for each level: of the boxes, and of the scores."""
-    boxes, scores = ([branch[-1] for branch in part] for part in (head(model).cv2, head(model).cv3))
-    return boxes, scores
+    boxes, scores = ([list(branch.children())[-1] for branch in part] for part in (head(model).cv2, head(model).cv3))
+    return cast(list[nn.Conv2d], boxes), cast(list[nn.Conv2d], scores)
 
 
 def parameters(model: nn.Module) -> int:

@@ -64,7 +64,7 @@ def _measured_section(config: StudyConfig, result: dict[str, Any]) -> str:
 def _trials_section(store: Store) -> str:
     states = ", ".join(f"{count} {state}" for state, count in sorted(store.states().items()))
     lost = [r for r in store.searched if r.state != "complete"]
-    rows = [(r.id, r.state, describe(r.recipe), r.reason.replace("|", "/")) for r in lost]
+    rows = [(r.id, r.state, describe(r.recipe), " ".join(r.reason.replace("|", "/").split())) for r in lost]
     table = "\n\n" + _table(("record", "state", "recipe", "reason"), rows) if rows else ""
     return f"## Records\n\n{store.trials()} trials, {len(store.searched)} records: {states}.{table}"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from search.record import Record
+from search.store import write_atomically
 
 
 def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> None:
@@ -30,4 +32,6 @@ def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> No
     axes.set_ylabel("mAP50-95 on the validation split")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    write_atomically(path, drawn.getvalue())

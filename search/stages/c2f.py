@@ -37,6 +37,7 @@ class TwoConvC2f(nn.Module):
         self.first, self.second = _split(block.cv1, sizes)
         self.m, self.cv2 = block.m, block.cv2
         _note(self, f=block.f, i=block.i, type=block.type, np=block.np)
+        self.training = block.training
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C1, H, W) to (N, C2, H, W), with the same numbers as the C2f that it was made from."""
@@ -71,7 +72,7 @@ def _split(conv: Conv, sizes: tuple[int, int]) -> tuple[Conv, Conv]:
         half.conv.weight.data = conv.conv.weight.data[rows].clone()
         _copy_norm(half.bn, [conv.bn], rows)
         half.act = conv.act
-        halves.append(half)
+        halves.append(half.train(conv.training))
     return halves[0], halves[1]
 
 
@@ -88,6 +89,8 @@ def _joined(block: TwoConvC2f) -> C2f:
     joined.cv1.conv.weight.data = torch.cat([first.conv.weight.data, second.conv.weight.data])
     _copy_norm(joined.cv1.bn, [first.bn, second.bn], torch.arange(sum(sizes)))
     joined.cv1.act = first.act
+    joined.cv1.train(first.training)
+    joined.training = block.training
     joined.m, joined.cv2 = block.m, block.cv2
     parameters = sum(parameter.numel() for parameter in joined.parameters())
     _note(joined, f=block.f, i=block.i, type=f"{kind.__module__}.{kind.__name__}", np=parameters)

@@ -18,6 +18,7 @@ from search.ultra import quiet_ultralytics
 from spaces.recipe import Distill, FeatureDistill, Finetune, NoDistill, Part
 
 OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
+DIVERGED = "training diverged: the loss or the weights are no longer finite; try a lower learning rate"
 
 
 class ModuleTrainer(DetectionTrainer):
@@ -40,6 +41,12 @@ class ModuleTrainer(DetectionTrainer):
 
     def final_eval(self) -> None:
         """Skips the evaluation of the best checkpoint."""
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Ends a training that diverged, since there is no checkpoint to go back to."""
+        if self.loss is not None and not self.loss.isfinite():
+            raise FloatingPointError(DIVERGED)
+        return False
 
 
 def finetune(
@@ -71,7 +78,7 @@ def finetune(
         extra: further settings of the Ultralytics trainer.
 
     Raises:
-        FloatingPointError: the weights are not finite afterwards.
+        FloatingPointError: the loss of an epoch or the weights afterwards are not finite.
     """
     count = _parameters(model)
     with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder:
@@ -92,7 +99,7 @@ def finetune(
     trained.criterion = None  # pyright: ignore[reportArgumentType]  # modules take any attribute
     assert _parameters(trained) == count, "the trainer changed the shape of the model"
     if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
-        raise FloatingPointError("the weights are no longer finite: training diverged; try a lower learning rate")
+        raise FloatingPointError(DIVERGED)
     return trained
 
 

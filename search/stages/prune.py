@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, cast
@@ -45,7 +46,7 @@ def prune_channels(model: nn.Module, part: ChannelPrune, *, image_size: int, bat
         parameter.requires_grad_(True)  # loaded weights may be frozen, and the tracer skips frozen layers
     if part.method in NEEDS_GRADIENTS:
         _accumulate_gradients(pruned, batches)
-    pruner = tp.pruner.BasePruner(
+    pruner = _BoundedPruner(
         pruned,
         torch.zeros(1, 3, image_size, image_size),
         importance=IMPORTANCES[part.method](),
@@ -53,7 +54,7 @@ def prune_channels(model: nn.Module, part: ChannelPrune, *, image_size: int, bat
         pruning_ratio=part.ratio,
         max_pruning_ratio=part.max_ratio,
         ignored_layers=output_layers(pruned),
-        round_to=part.round_to if part.round_to > 1 else None,  # pyright: ignore[reportArgumentType]  # None: any
+        round_to=part.round_to,
     )
     pruner.step()
     from_two_convs(pruned)
@@ -76,6 +77,22 @@ def freeze_dfl(model: nn.Module) -> None:
     """The box decoder's weights are the numbers 0 to 15, never trained."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".dfl" not in name)
+
+
+class _BoundedPruner(tp.pruner.BasePruner):
+    """Keeps some channels of every layer, and of a global ranking as many as ``max_pruning_ratio`` says.
+
+    The library checks that bound only between the steps of iterative pruning. A layer that rounds down to no channels
+    it leaves as it is, so that a higher ratio could give a larger model.
+    """
+
+    def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+        """How many channels of a group go, when its ranking says ``n_pruned``."""
+        share = 1 - self.max_pruning_ratio if self.global_pruning else 0.0
+        least = max(1, math.ceil(round(current_channels * share, 6)))
+        least = math.ceil(least / round_to) * round_to
+        kept = current_channels - n_pruned
+        return current_channels - min(current_channels, max(kept - kept % round_to, least))
 
 
 def _accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:

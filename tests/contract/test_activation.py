@@ -56,15 +56,16 @@ def active(model: nn.Module) -> int:
 
 @names
 def test_every_block_gets_the_activation_and_nothing_else_changes(model: nn.Module, name: ActivationName) -> None:
+    bare = "model.9.cv1"  # newer versions of Ultralytics give SPPF's first block none
+    model = deepcopy(model)
+    blocks(model)[bare].act = nn.Identity()
     before = snapshot(model)
     swapped = swap_activation(model, name)
     assert snapshot(model) == before
     assert weights(swapped) == weights(model)
-    old = blocks(model)
-    bare = {key for key, block in old.items() if isinstance(block.act, nn.Identity)}
-    assert 0 < len(bare) < len(old)  # SPPF's first block has none, so the test sees both kinds
+    assert blocks(swapped).keys() == blocks(model).keys()
     for key, block in blocks(swapped).items():
-        assert type(block.act) is (nn.Identity if key in bare else TYPES[name])
+        assert type(block.act) is (nn.Identity if key == bare else TYPES[name])
     others = tuple(set(TYPES.values()) - {TYPES[name]})
     assert not [module for module in swapped.modules() if type(module) in others]
 
@@ -113,10 +114,3 @@ def test_there_and_back_is_the_same_model(model: nn.Module) -> None:
     images = noise(1)
     assert not np.allclose(answers(there, images), answers(model, images), rtol=1e-2)
     assert np.array_equal(answers(swap_activation(there, "silu"), images), answers(model, images))
-
-
-def test_a_block_that_was_given_no_activation_keeps_none(model: nn.Module) -> None:
-    bare = deepcopy(model)
-    first = next(iter(blocks(bare)))
-    bare.get_submodule(first).act = nn.Identity()
-    assert isinstance(blocks(swap_activation(bare, "relu"))[first].act, nn.Identity)

@@ -184,3 +184,28 @@ def test_a_bad_trial_costs_that_trial_alone(tmp_path: Path) -> None:
     reasons = {record["reason"] for record in searched(out) if record["state"] == "failed"}
     assert all("TimeoutError" in reason and "minutes" in reason for reason in reasons)
     assert "TimeoutError" in (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("yolov8n.pt", "yolov8n.pt is not here"),  # a name that only the network could turn into a file
+        ("broken.pt", "is no checkpoint that Ultralytics can load"),
+        ("other.pt", "knows 3 classes, but"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_before_any_work(tmp_path: Path, model: str, message: str) -> None:
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    path = tmp_path / model
+    if model == "broken.pt":
+        path.write_text("garbage\n", encoding="utf-8")
+    elif model == "other.pt":
+        torch.save({"model": DetectionModel("yolov8n.yaml", nc=3, verbose=False), "train_args": {}}, path)
+    study = make_study(tmp_path, model=str(path) if path.exists() else model)
+    refused = search("run", study, "--out", tmp_path / "out", check=False)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -182,10 +182,10 @@ def test_content_hash_ignores_the_order_of_keys(content: dict[str, Any]) -> None
 def test_recipes_and_their_parts_are_frozen() -> None:
     recipe = Recipe(image_size=64)
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.image_size = 96  # pyright: ignore[reportAttributeAccessIssue]
+        recipe.image_size = 96
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.export.fast_dfl = False  # pyright: ignore[reportAttributeAccessIssue]
-    assert len({recipe, Recipe(image_size=64)}) == 1
+        recipe.export.fast_dfl = False
+    assert hash(recipe) == hash(Recipe(image_size=64))
 
 
 CHANNELS = {"kind": "channels", "ratio": 0.5}

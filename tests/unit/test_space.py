@@ -55,10 +55,11 @@ def suggest(domain: Domain) -> Any:
     return domain.suggest(optuna.create_study(sampler=SAMPLER).ask(), "x")
 
 
-@given(ranges().filter(lambda domain: domain.step is not None or domain.integer), numbers)
+@given(ranges().filter(lambda domain: domain.step is not None or domain.integer), st.floats(-0.5, 1.5))
+@example(Range(low=0, high=5, step=3), 1.0)  # the high end is not on the grid
 @settings(deadline=None)
-def test_nearest_on_a_grid_is_the_closest_by_brute_force(domain: Range, value: float) -> None:
-    values = grid(domain)
+def test_nearest_on_a_grid_is_the_closest_by_brute_force(domain: Range, share: float) -> None:
+    values, value = grid(domain), domain.low + share * (domain.high - domain.low)
     closest = min(abs(own - value) for own in values)
     found = domain.nearest(value)
     assert found in values
@@ -71,10 +72,12 @@ def test_nearest_without_a_grid_is_the_value_moved_to_the_closer_end(domain: Ran
     assert domain.nearest(value) == sorted([domain.low, value, domain.high])[1]
 
 
-@given(ranges().filter(lambda domain: domain.step is not None), st.integers(-60_000, 60_000))
+@given(ranges().filter(lambda domain: domain.step is not None), st.integers(-500, 6000))
+@example(Range(low=0, high=5, step=3), 5000)
 @settings(deadline=None)
 def test_a_range_contains_exactly_its_grid(domain: Range, thousandths: int) -> None:
-    assert domain.contains(thousandths / 1000) == (thousandths / 1000 in grid(domain))
+    value = round(1000 * domain.low + thousandths) / 1000
+    assert domain.contains(value) == (value in grid(domain))
     assert all(domain.contains(value) for value in grid(domain))
 
 
@@ -268,11 +271,14 @@ def test_params_are_what_optuna_was_asked(space: Space, drawn: list[tuple[optuna
         assert {name: value for name, (value, _) in asked.items()} == pytest.approx(trial.params, abs=1e-12)
         for name, distribution in trial.distributions.items():
             domain = asked[name][1]
-            if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-                assert isinstance(domain, Choice) and domain.values == distribution.choices
+            if isinstance(domain, Choice):
+                assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
+                assert domain.values == distribution.choices
             else:
-                assert isinstance(domain, Range)
-                assert (domain.low, domain.high) == (distribution.low, pytest.approx(distribution.high))
+                kind = "IntDistribution" if domain.integer else "FloatDistribution"
+                assert type(distribution).__name__ == kind
+                assert vars(distribution)["low"] == domain.low
+                assert vars(distribution)["high"] == pytest.approx(domain.high)
 
 
 def test_only_the_fields_of_the_chosen_kinds_are_asked(drawn: list[tuple[optuna.Trial, Recipe]]) -> None:

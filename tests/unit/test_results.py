@@ -1,0 +1,346 @@
+"""What a study found: the front against brute force, the object that is printed, and the report that is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.errors import UserError
+from search.front import PICKS
+from search.record import Record
+from search.report.markdown import write_report
+from search.report.progress import print_front
+from search.results import choose, front_records, summary
+from search.store import Store
+from search.study import StudyConfig
+from spaces.recipe import ChannelPrune, Finetune, Int8Static, Recipe
+from tests.fakes import make_baseline, make_record
+
+MEMBER_KEYS = {
+    "record_id",
+    "accuracy",
+    "accuracy_drop",
+    "map50",
+    "precision",
+    "recall",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "fps",
+    "latency_ratio",
+    "latency_ratio_ci",
+    "size_bytes",
+    "size_ratio",
+    "parameters",
+    "flops",
+    "test",
+    "recipe",
+    "artifact",
+    "sha256",
+}
+HOST = {"id": "abc123", "cpu": "a processor", "usable_cores": 2, "packages": {"onnxruntime": "1.0"}}
+
+
+def study(**changes: Any) -> StudyConfig:
+    return StudyConfig.model_validate(
+        {"name": "cats", "model": "yolov8n.pt", "data": "data.yaml", "image_size": 64, **changes}
+    )
+
+
+def pruned(ratio: float) -> Recipe:
+    return Recipe(image_size=64, prune=ChannelPrune(ratio=ratio), finetune=Finetune(epochs=3), quantize=Int8Static())
+
+
+RECORDS = {
+    "small": make_record(pruned(0.6), accuracy=0.30, latency=0.2, size=0.10),
+    "good": make_record(pruned(0.3), accuracy=0.595, latency=0.4, size=0.20),
+    "better": make_record(pruned(0.1), accuracy=0.61, latency=0.7, size=0.50),
+    "dominated": make_record(pruned(0.4), accuracy=0.59, latency=0.5, size=0.05),
+    "failed": make_record(pruned(0.7), accuracy=0.9, latency=0.1, state="failed", reason="OOM | at\nepoch 3"),
+    "screened": make_record(pruned(0.2), accuracy=None, latency=0.1, state="screened", reason="too slow"),
+    "stopped": make_record(pruned(0.8), accuracy=0.9, latency=0.1, state="stopped", reason="hopeless"),
+    "nan": make_record(pruned(0.5), accuracy=math.nan, latency=0.1),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    store.append([make_baseline(), *RECORDS.values()])
+    (tmp_path / "host.json").write_text(json.dumps(HOST))
+    return store
+
+
+def front_ids(result: dict[str, Any]) -> list[str]:
+    return [member["record_id"] for member in result["front"]]
+
+
+def ids(*names: str) -> list[str]:
+    return [RECORDS[name].id for name in names]
+
+
+def test_the_summary_by_hand(store: Store, tmp_path: Path) -> None:
+    result = summary(study(), store, tmp_path)
+    assert set(result) == {"baseline", "front", "hypervolume", "records", "states", "host"}
+    assert all(set(member) == MEMBER_KEYS for member in [result["baseline"], *result["front"]])
+    assert front_ids(result) == ids("small", "good", "better")  # fastest first
+    # Steps of (accuracy x latency saved) below latency ratio 1, from the most accurate member down.
+    assert result["hypervolume"] == pytest.approx(0.61 * (1 - 0.7) + 0.595 * (0.7 - 0.4) + 0.30 * (0.4 - 0.2))
+    assert result["records"] == 8
+    assert result["states"] == {"complete": 5, "failed": 1, "screened": 1, "stopped": 1}
+    assert result["host"] == HOST
+    assert result["baseline"]["record_id"] == "baseline"
+    assert result["baseline"]["accuracy_drop"] == 0
+    assert result["baseline"]["latency_ratio"] == result["baseline"]["size_ratio"] == 1
+
+
+def test_a_member_is_flat_and_says_what_was_measured(store: Store, tmp_path: Path) -> None:
+    good = RECORDS["good"]
+    member = summary(study(), store, tmp_path)["front"][1]
+    assert member.pop("recipe") == good.recipe.model_dump(mode="json")
+    assert member.pop("accuracy_drop") == pytest.approx(0.005)
+    assert member.pop("latency_ratio_ci") == pytest.approx([0.396, 0.404])
+    assert member == {
+        "record_id": good.id,
+        "accuracy": 0.595,
+        "map50": 0.595,
+        "precision": 0.5,
+        "recall": 0.5,
+        "latency_ms_p50": 4.0,
+        "latency_ms_p95": pytest.approx(4.4),
+        "fps": 250.0,
+        "latency_ratio": 0.4,
+        "size_bytes": 2_000_000,
+        "size_ratio": 0.2,
+        "parameters": 1000,
+        "flops": 2000,
+        "test": None,
+        "artifact": f"artifacts/{good.id}/model.onnx",
+        "sha256": "0" * 64,
+    }
+
+
+def test_the_summary_is_json(store: Store, tmp_path: Path) -> None:
+    result = summary(study(), store, tmp_path)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_recipe_in_the_summary_makes_the_same_recipe(store: Store, tmp_path: Path) -> None:
+    for member in summary(study(), store, tmp_path)["front"]:
+        assert Recipe.model_validate(member["recipe"]).id == member["record_id"]
+
+
+def test_size_as_an_objective_lets_the_smallest_in(store: Store, tmp_path: Path) -> None:
+    result = summary(study(objectives=["accuracy", "latency", "size"]), store, tmp_path)
+    assert set(front_ids(result)) == set(ids("small", "good", "better", "dominated"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "names"),
+    [
+        ({"max_accuracy_drop": 0.01}, ["good", "better"]),
+        ({"max_accuracy_drop": 0.0}, ["better"]),
+        ({"max_latency_ratio": 0.4}, ["small", "good"]),
+        ({"max_latency_ms": 4.0}, ["small", "good"]),
+        ({"max_size_mb": 2.0}, ["small", "good"]),
+        ({"max_size_mb": 1.95}, ["small", "dominated"]),  # a megabyte is a million bytes
+        ({"max_latency_ratio": 0.5, "max_accuracy_drop": 0.01, "max_size_mb": 1}, ["dominated"]),  # the others are out
+        ({"max_size_mb": 0.1}, []),
+    ],
+)
+def test_constraints_are_kept(store: Store, tmp_path: Path, limits: dict[str, float], names: list[str]) -> None:
+    result = summary(study(constraints=limits), store, tmp_path)
+    assert front_ids(result) == ids(*names)
+    if not names:
+        assert result["hypervolume"] == 0.0
+
+
+def test_an_accuracy_drop_of_exactly_the_limit_is_within_it(tmp_path: Path) -> None:
+    """0.585 - 0.575 is 0.010000000000000009 in floating point."""
+    store = Store(tmp_path)
+    store.append([make_baseline(accuracy=0.585), make_record(pruned(0.5), accuracy=0.575)])
+    assert len(front_records(study(constraints={"max_accuracy_drop": 0.01}), store)) == 1
+
+
+def test_without_a_baseline_the_user_is_told_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no baseline yet; go on with `python -m search resume"):
+        summary(study(), Store(tmp_path), tmp_path)
+
+
+def test_test_accuracies_measured_before_are_kept(store: Store, tmp_path: Path) -> None:
+    result = summary(study(), store, tmp_path)
+    known = {"split": "test", "images": 8, "map50_95": 0.55, "map50": 0.7, "precision": 0.5, "recall": 0.5}
+    result["baseline"]["test"] = result["front"][1]["test"] = known
+    (tmp_path / "front.json").write_text(json.dumps(result))
+    again = summary(study(), store, tmp_path)
+    assert [member["test"] for member in [again["baseline"], *again["front"]]] == [known, None, known, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [
+        ("fastest", "small"),
+        ("smallest", "small"),
+        ("most-accurate", "better"),
+        ("recommended", "good"),  # the fastest within a point of the baseline
+        ("knee", "good"),
+    ],
+)
+def test_choose(store: Store, tmp_path: Path, name: str, member: str) -> None:
+    assert choose(summary(study(), store, tmp_path), name)["record_id"] == RECORDS[member].id
+
+
+def test_choose_from_an_empty_front(store: Store, tmp_path: Path) -> None:
+    result = summary(study(constraints={"max_size_mb": 0.1}), store, tmp_path)
+    with pytest.raises(UserError, match="the front is empty: no record is complete and within the constraints"):
+        choose(result, "knee")
+
+
+# --- the front against brute force, on values in twentieths so that the truth is counted in whole numbers
+
+states = st.sampled_from(["complete"] * 6 + ["failed", "screened", "stopped"])
+broken = st.sampled_from([None] * 8 + [math.nan, math.inf, -math.inf])
+rows = st.tuples(states, st.integers(0, 20), st.integers(1, 20), st.integers(1, 20), broken, st.booleans())
+Row = tuple[Any, int, int, int, float | None, bool]
+
+
+def make(number: int, row: Row) -> Record:
+    state, accuracy, latency, size, not_finite, in_latency = row
+    return make_record(
+        pruned(0.5),
+        accuracy=accuracy / 20 if not_finite is None or in_latency else not_finite,
+        latency=latency / 20 if not_finite is None or not in_latency else not_finite,
+        size=size / 20,
+        state=state,
+        record_id=f"r{number}",
+    )
+
+
+def brute_front(rows: Sequence[Row], objectives: list[str], drop: int | None, slow: int | None) -> set[str]:
+    kept: dict[str, tuple[int, ...]] = {}
+    for number, (state, accuracy, latency, size, not_finite, _) in enumerate(rows):
+        values = {"accuracy": -accuracy, "latency": latency, "size": size}
+        within = (drop is None or 12 - accuracy <= drop) and (slow is None or latency <= slow)
+        if state == "complete" and not_finite is None and within:
+            kept[f"r{number}"] = tuple(values[name] for name in objectives)
+    return {
+        name
+        for name, own in kept.items()
+        if not any(all(a <= b for a, b in zip(o, own, strict=True)) and o != own for o in kept.values())
+    }
+
+
+@given(
+    st.lists(rows, max_size=12),
+    st.sampled_from([["accuracy", "latency"], ["size", "accuracy"], ["accuracy", "latency", "size"]]),
+    st.none() | st.integers(0, 12),
+    st.none() | st.integers(1, 20),
+)
+@settings(deadline=None)
+def test_the_front_is_the_one_of_brute_force(
+    rows: list[Row], objectives: list[str], drop: int | None, slow: int | None
+) -> None:
+    limits = {
+        "max_accuracy_drop": None if drop is None else drop / 20,
+        "max_latency_ratio": None if slow is None else slow / 20,
+    }
+    store = Store(Path("there is none"))
+    store.records = {
+        record.id: record for record in [make_baseline(accuracy=0.6), *(make(n, row) for n, row in enumerate(rows))]
+    }
+    front = front_records(study(objectives=objectives, constraints=limits), store)
+    assert {record.id for record in front} == brute_front(rows, objectives, drop, slow)
+    latencies = [record.measurement.latency.ratio for record in front if record.measurement]
+    assert latencies == sorted(latencies)
+
+
+# --- the report
+
+
+@pytest.fixture
+def written(store: Store, tmp_path: Path) -> str:
+    write_report(study(), store, summary(study(), store, tmp_path), tmp_path)
+    return (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def tables(text: str) -> list[list[dict[str, str]]]:
+    """Every table of a Markdown text, as rows of cells by their column; a row that is torn or too long fails."""
+    blocks: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            blocks[-1].append([cell.strip() for cell in line.split("|")[1:-1]])
+        elif blocks[-1]:
+            blocks.append([])
+    return [
+        [dict(zip(header, row, strict=True)) for row in rows]
+        for header, _, *rows in (block for block in blocks if block)
+    ]
+
+
+def test_the_report_has_the_front_and_the_picks(written: str) -> None:
+    front = tables(written)[0]
+    assert [row["record"] for row in front] == [*ids("small", "good", "better"), "baseline"]
+    assert [row["pick"] for row in front] == ["fastest, smallest", "recommended, knee", "most-accurate", "baseline"]
+    assert {name for row in front[:-1] for name in row["pick"].split(", ")} == set(PICKS)
+    cells = " ".join(front[1].values())
+    for text in ("0.595", "+0.005", "0.400", "0.396–0.404", "4.00", "0.200", "2.00", "prune 0.3 l2/layer"):
+        assert text in cells
+
+
+def test_the_report_says_how_it_was_measured_and_what_was_lost(written: str) -> None:
+    for fact in ("abc123", "a processor", "onnxruntime 1.0", "seed 0", "8 records: 5 complete, 1 failed", "64 px"):
+        assert fact in written
+    lost = tables(written)[1]
+    assert [(row["record"], row["state"]) for row in lost] == [
+        (RECORDS[state].id, state) for state in ("failed", "screened", "stopped")
+    ]
+    assert [row["reason"] for row in lost] == ["OOM / at epoch 3", "too slow", "hopeless"]
+    assert "test split" not in written
+
+
+def test_the_report_shows_the_test_split_beside_validation(store: Store, tmp_path: Path) -> None:
+    result = summary(study(), store, tmp_path)
+    for member in [result["baseline"], *result["front"]]:
+        member["test"] = {"map50_95": member["accuracy"] - 0.1}
+    write_report(study(), store, result, tmp_path)
+    table = tables((tmp_path / "report.md").read_text(encoding="utf-8"))[1]
+    assert {"record": RECORDS["good"].id, "val": "0.595", "test": "0.495"} in table
+    assert {"record": "baseline", "val": "0.600", "test": "0.500"} in table
+
+
+def test_the_picture_shows_every_finished_record_and_the_front(written: str, tmp_path: Path) -> None:
+    root = ElementTree.parse(tmp_path / "front.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    marks = Counter(use.get("style", "") for use in root.iter("{http://www.w3.org/2000/svg}use"))
+    # A mark each, and one in the legend: 4 finished records with finite values, 3 on the front (with the two ends of
+    # their intervals), and the baseline.
+    colours = {"#9aa5b1": 4 + 1, "#0b6e4f": 3 * (3 + 1), "#c8553d": 1 + 1}
+    assert {c: sum(n for style, n in marks.items() if f"fill: {c}" in style) for c in colours} == colours
+
+
+def test_a_study_without_any_finished_record_has_a_report_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([make_baseline(), RECORDS["failed"]])
+    result = summary(study(), store, tmp_path)
+    assert (result["front"], result["hypervolume"], result["host"]) == ([], 0.0, None)
+    write_report(study(), store, result, tmp_path)
+    assert "1 failed" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert ElementTree.parse(tmp_path / "front.svg").getroot() is not None
+
+
+def test_the_terminal_shows_the_front_and_what_to_type_next(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    print_front(summary(study(), store, tmp_path), tmp_path)
+    text = capsys.readouterr().out
+    assert all(record_id in text for record_id in ids("small", "good", "better"))
+    assert f"python -m search front {tmp_path} --pick recommended" in text
