@@ -24,7 +24,8 @@ class _Section(BaseModel):
 
 
 class Target(_Section):
-    """Where the model will run, and so where it is measured. ``cores`` pins the measurement."""
+    """Where the model will run, and so where it is measured. ``cores`` pins the measurement to these cores
+    instead of the last ones."""
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
     provider: Literal["cpu"] = "cpu"

@@ -82,8 +82,8 @@ def measure_latency(
         threads: intra-op threads of both sessions; the ratio is of CPU time with 1, of wall time with more.
         runs: timed pairs; the interval narrows with their square root.
         warmup: pairs run before, untimed: first runs allocate memory and fill caches.
-        cores: logical cores to pin this thread and the sessions' threads to, Linux only. None, or another
-            system, leaves the placement to the operating system.
+        cores: logical cores to pin this thread and the sessions' threads to. None takes the last `threads` cores that
+            this process may use. Linux only: another system leaves the placement to itself.
         seed: of the input, of the order within pairs, and of the bootstrap.
 
     Raises:
@@ -100,7 +100,7 @@ def measure_latency(
             f"{threads} threads cannot run at once on cores {sorted(set(cores))}; give at least as many cores"
         )
     # Threads inherit the placement of the thread that makes them, so the sessions are made inside.
-    with _pinned(cores) as pinned:
+    with _pinned(_last_cores(threads) if cores is None else cores) as pinned:
         pair = (_runner(candidate, threads, seed), _runner(baseline, threads, seed))
         wall, cpu = _time_pairs(pair, runs=runs, warmup=warmup, seed=seed)
     clock = _choose_clock(threads, cpu)
@@ -237,10 +237,16 @@ def _choose_clock(threads: int, cpu: Floats) -> Clock:
     return "wall" if threads > 1 or coarse else "thread-cpu"
 
 
+def _last_cores(count: int) -> tuple[int, ...]:
+    """The last cores that this process may use: interrupts and other programs tend to the first. Empty if too few."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return tuple(usable[-count:]) if len(usable) >= count else ()
+
+
 @contextmanager
 def _pinned(cores: Sequence[int] | None) -> Generator[tuple[int, ...] | None, None, None]:
     """Keeps the calling thread on the given cores; yields them, or None where it is not pinned."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
+    if not cores or not hasattr(os, "sched_setaffinity"):
         yield None
         return
     before = os.sched_getaffinity(0)
