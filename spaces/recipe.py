@@ -64,12 +64,21 @@ class Recipe(Part):
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits of the content's hash."""
-        return content_hash(self.model_dump(mode="json"))
+        return content_hash(self._content(set(Recipe.model_fields)))
 
     @property
     def trunk_id(self) -> str:
         """The hash of everything that decides the float weights; recipes that share it share one training."""
-        return content_hash(self.model_dump(mode="json", exclude=set(LEAF_FIELDS)))
+        return content_hash(self._content(set(Recipe.model_fields) - set(LEAF_FIELDS)))
+
+    def _content(self, fields: set[str]) -> dict[str, Any]:
+        """What names the recipe: values that are defaults are left out, so a field added later renames nothing."""
+        content = self.model_dump(mode="json", include=fields, exclude_defaults=True)
+        for field in fields & set(content):
+            part = getattr(self, field)
+            if isinstance(part, Part):
+                content[field]["kind"] = part.model_dump()["kind"]  # also where it is its type's default
+        return content
 
     def to_yaml(self) -> str:
         """YAML text that ``from_yaml`` turns back into an equal recipe."""

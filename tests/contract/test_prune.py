@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -57,7 +56,15 @@ both = pytest.mark.parametrize("part", [LAYER, GLOBAL], ids=["layer", "global"])
 @pytest.fixture(scope="module")
 def pruned(model: nn.Module, batches: list[dict[str, Any]]) -> Pruned:
     """The baseline pruned as a recipe says; each recipe is done once."""
-    return cache(lambda part: prune_channels(model, part, image_size=SIZE, batches=batches))
+    done: dict[str, nn.Module] = {}
+
+    def prune(part: ChannelPrune) -> nn.Module:
+        key = part.model_dump_json()
+        if key not in done:
+            done[key] = prune_channels(model, part, image_size=SIZE, batches=batches)
+        return done[key]
+
+    return prune
 
 
 def blocks(model: nn.Module) -> dict[str, Conv]:
@@ -283,10 +290,12 @@ def taylor(model: nn.Module, batches: Sequence[Any]) -> np.ndarray:
     copy.args = get_cfg()
     for batch in batches:
         copy.loss(deepcopy(batch))[0].sum().backward()
-    first, second = (blocks(copy)[f"model.22.cv3.0.{layer}"].conv.weight for layer in (0, 1))
-    assert first.grad is not None and second.grad is not None
-    own, following = (weight * weight.grad for weight in (first, second))
-    return (own.abs().sum((1, 2, 3)) + following.abs().sum((0, 2, 3))).detach().numpy()
+    changes: list[np.ndarray] = []
+    for layer in (0, 1):
+        weight = blocks(copy)[f"model.22.cv3.0.{layer}"].conv.weight
+        assert weight.grad is not None
+        changes.append(np.abs((weight * weight.grad).detach().numpy()))
+    return changes[0].sum((1, 2, 3)) + changes[1].sum((0, 2, 3))
 
 
 SCORES: dict[Method, Callable[[nn.Module, Sequence[Any]], np.ndarray]] = {

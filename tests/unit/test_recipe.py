@@ -167,8 +167,8 @@ def test_ids_are_the_same_on_every_machine_and_in_every_version() -> None:
         distill=FeatureDistill(),
         quantize=Int8Static(),
     )
-    assert recipe.id == "49ba576a83b1"
-    assert recipe.trunk_id == "d41960ef54f7"
+    assert recipe.id == "6b13571fdc88"
+    assert recipe.trunk_id == "3788f2471595"
 
 
 @settings(deadline=None)
@@ -248,3 +248,11 @@ def test_describe_names_only_what_differs_from_the_baseline() -> None:
         quantize=Int8Static(head="float"),
     )
     assert describe(recipe) == "640px · relu · prune 0.25 lamp/global · 20 epochs · distill 0.3 · int8 · head float"
+
+
+def test_the_id_names_choices_and_not_defaults() -> None:
+    """A field that is added later, with a default, must not rename the recipes of finished studies."""
+    spelled_out = Recipe(image_size=64, prune=ChannelPrune(ratio=0.5, method="l2", scope="layer", round_to=8))
+    assert spelled_out.id == Recipe(image_size=64, prune=ChannelPrune(ratio=0.5)).id
+    assert Recipe(image_size=64).id == content_hash({"image_size": 64})
+    assert Recipe(image_size=64, quantize=Fp16()).id == content_hash({"image_size": 64, "quantize": {"kind": "fp16"}})
