@@ -43,7 +43,8 @@ def tiny_model(*, seed: int = 0, width: float = 0.125) -> DetectionModel:
             module.running_var.uniform_(0.5, 1.5)
     for boxes, scores in zip(*branches(model), strict=True):
         assert boxes.bias is not None and scores.bias is not None
-        boxes.bias.data = -0.5 * torch.arange(BINS).float().repeat(4)  # near distances are likelier: small boxes
+        near = -0.5 * torch.arange(BINS).repeat(4)  # near distances are likelier, so that boxes are small
+        boxes.bias.data = near + 0.1 * torch.randn(4 * BINS)
         scores.bias.data.uniform_(-2, 2)
     names = {label: str(label) for label in range(CLASSES)}
     for name, value in {"names": names, "args": dict(DEFAULT_CFG_DICT), "task": "detect"}.items():

@@ -24,6 +24,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from spaces.recipe import Fp16, Fp32, Int8Static, Part
 
@@ -111,6 +112,7 @@ def _to_fp16(source: Path, part: Fp16, images: ImageSource, path: Path) -> None:
     # The decode step multiplies and exponentiates beyond the range of 16 bits.
     half = convert_float_to_float16(model, keep_io_types=True, node_block_list=decode_nodes(model))
     _drop_round_trips(half.graph)
+    OnnxModel.graph_topological_sort(half.graph)  # the converter appends its casts, which is no valid ONNX
     onnx.save(half, path)
     _copy_metadata(source, path)
 
@@ -123,8 +125,13 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
         for name, node in casts.items()
         if node.attribute[0].i == onnx.TensorProto.FLOAT and node.input[0] in casts
     }
+    outputs = {shortcut[output.name]: output.name for output in graph.output if output.name in shortcut}
+    for name in shortcut:
+        graph.node.remove(casts.pop(name))
     for node in graph.node:
-        node.input[:] = [shortcut.get(name, name) for name in node.input]
+        inputs = [shortcut.get(name, name) for name in node.input]
+        node.input[:] = [outputs.get(name, name) for name in inputs]
+        node.output[:] = [outputs.get(name, name) for name in node.output]
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     for node in [node for node in casts.values() if node.output[0] not in used]:
         graph.node.remove(node)

@@ -96,7 +96,7 @@ def spread(scale: float) -> Tensor:
     return scale * torch.randn(2, 4 * BINS, 500, generator=generator)
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0, 9.0])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0, 8.0])
 def test_the_product_is_the_expectation_of_random_logits(scale: float) -> None:
     logits = spread(scale)
     assert logits.abs().max() < 40  # trained heads stay far below

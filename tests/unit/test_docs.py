@@ -1,0 +1,41 @@
+"""What the documents show must work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.study import StudyConfig
+from spaces.space import parse_space
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def indented_block(document: str, first_words: str) -> Any:
+    """The YAML of the indented block that starts with these words."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = re.search(rf"^    {re.escape(first_words)}.*(?:\n    .*)*", text, re.M)
+    assert found, f"{document} has no block that starts with {first_words!r}"
+    return yaml.safe_load(re.sub(r"^    ", "", found[0], flags=re.M))
+
+
+def test_the_study_in_the_readme_is_accepted() -> None:
+    config = StudyConfig.model_validate(indented_block("README.md", "# study.yaml"))
+    assert config.load_space().name == "detect-cpu"
+
+
+def test_the_space_in_its_document_is_accepted() -> None:
+    space = parse_space(indented_block("docs/spaces.md", "image_size: {scale"), name="doc", image_size=320)
+    assert len(space.leaves(space.nearest({}))) == 3
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert missing == []
