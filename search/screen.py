@@ -23,11 +23,11 @@ class Rival(BaseModel):
 
 
 class Bar(BaseModel):
-    """What a recipe has to beat: the baseline's accuracy, the front so far, and the study's limits."""
+    """What a recipe has to beat: the best accuracy of the baseline and all records, the front, and the limits."""
 
     model_config = ConfigDict(frozen=True)
 
-    baseline_accuracy: float
+    reachable_accuracy: float
     rivals: tuple[Rival, ...] = ()
     constraints: Constraints = Constraints()
     objectives: tuple[Objective, ...] = ("accuracy", "latency")
@@ -36,7 +36,8 @@ class Bar(BaseModel):
 def why_screened(latency: Latency, *, size_bytes: int, size_ratio: float, bar: Bar) -> str | None:
     """Why a recipe with this latency and size cannot join the front, or None if it could.
 
-    The recipe is given every benefit of the doubt: the low end of its latency interval, and no loss of accuracy.
+    The recipe is given every benefit of the doubt: the low end of its latency interval, and the best accuracy that
+    is known to be reachable. The baseline's would not do: a baseline that can still be trained is soon beaten.
     """
     limits = bar.constraints
     checks: Sequence[tuple[str, float, float | None]] = (
@@ -50,12 +51,12 @@ def why_screened(latency: Latency, *, size_bytes: int, size_ratio: float, bar: B
     for rival in bar.rivals:
         faster = "latency" not in bar.objectives or rival.latency <= latency.ratio_low
         smaller = "size" not in bar.objectives or rival.size <= size_ratio
-        if rival.accuracy >= bar.baseline_accuracy and faster and smaller:
+        if rival.accuracy >= bar.reachable_accuracy and faster and smaller:
             ratios = {"latency": (rival.latency, latency.ratio), "size": (rival.size, size_ratio)}
             compared = [
                 f"{name} (ratio {theirs:.3g} against {ours:.3g})"
                 for name, (theirs, ours) in ratios.items()
                 if name in bar.objectives
             ]
-            return f"record {rival.id} is no worse in {' and '.join(compared)} and keeps the baseline's accuracy"
+            return f"record {rival.id} is no worse in {' and '.join(compared)} and has the best accuracy so far"
     return None

@@ -163,9 +163,10 @@ class StrictOptunaSearch(OptunaSearch):
         rivals = [record for record in self._store.searched if record.values(self._config.objectives) is not None]
         points = [losses(record.values(self._config.objectives) or (), self._config.objectives) for record in rivals]
         keep = non_dominated(points) if points else []
+        front = tuple(_rival(record) for record, kept in zip(rivals, keep, strict=True) if kept)
         return Bar(
-            baseline_accuracy=baseline.measurement.accuracy.map50_95,
-            rivals=tuple(_rival(record) for record, kept in zip(rivals, keep, strict=True) if kept),
+            reachable_accuracy=max([baseline.measurement.accuracy.map50_95, *(rival.accuracy for rival in front)]),
+            rivals=front,
             constraints=self._config.constraints,
             objectives=self._config.objectives,
         )

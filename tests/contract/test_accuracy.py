@@ -1,0 +1,152 @@
+"""Accuracy of a file: what Ultralytics measures of the model itself, and no trace left in the process."""
+
+from __future__ import annotations
+
+import shutil
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.utils.nms import non_max_suppression
+
+from search.data import make_view, read_data
+from search.digits import make_digits
+from search.measure.accuracy import Accuracy, measure_accuracy
+from search.stages.export import export_onnx
+from spaces.recipe import Export
+from tests.tiny import CLASSES, SIZE, answers, branches, files_below, sha256
+
+COUNTS = {"train": 1, "val": 12, "test": 5}
+
+
+@pytest.fixture(scope="module")
+def detector(model: nn.Module) -> nn.Module:
+    """A model whose boxes are small enough for several to fit into a picture."""
+    small = deepcopy(model)
+    for branch in branches(small)[0]:
+        assert branch.bias is not None
+        branch.bias.data -= torch.arange(16).repeat(4)
+    return small
+
+
+@pytest.fixture(scope="module")
+def labelled(detector: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of digits whose labels are some of the detector's own answers, moved a little.
+
+    So its accuracy is neither nothing nor all, without any training. Of the test split it found fewer.
+    """
+    folder = tmp_path_factory.mktemp("accuracy")
+    root = make_digits(folder / "digits", image_size=SIZE, counts=COUNTS).parent
+    rng = np.random.default_rng(0)
+    for split, step in (("val", 2), ("test", 5)):
+        for path in sorted((root / "images" / split).iterdir()):
+            picture = np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+            (found, *_) = non_max_suppression(torch.from_numpy(answers(detector, [picture])), 0.001, 0.7)
+            lines = [line(box, rng) for box in np.asarray(found)[:20:step]]
+            (root / "labels" / split / f"{path.stem}.txt").write_text("".join(lines))
+    return make_view(read_data(root / "data.yaml"), folder / "view")
+
+
+def line(detection: np.ndarray, rng: np.random.Generator) -> str:
+    """A label file's line for (x0, y0, x1, y1, score, class) in pixels, with each side moved by up to 1 px."""
+    x0, y0, x1, y1 = np.clip(detection[:4] + rng.uniform(-1, 1, 4), 0, SIZE)
+    numbers = np.array([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]) / SIZE
+    return f"{int(detection[5])} " + " ".join(f"{number:.6f}" for number in numbers) + "\n"
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["fast", "plain"])
+def file(request: pytest.FixtureRequest, detector: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "model.onnx"
+    return export_onnx(detector, Export(fast_dfl=request.param), image_size=SIZE, path=path)
+
+
+def by_pytorch(model: nn.Module, data: Path, split: str, folder: Path) -> dict[str, float]:
+    """What Ultralytics measures of the module."""
+    args: dict[str, Any] = {"data": str(data), "split": split, "imgsz": SIZE, "rect": False, "batch": 4}
+    args |= {"task": "detect", "mode": "val", "device": "cpu", "workers": 0, "plots": False}
+    validator = DetectionValidator(save_dir=folder, args=args)
+    validator(model=deepcopy(model))
+    box = validator.metrics.box
+    return {"map50_95": box.map, "map50": box.map50, "precision": box.mp, "recall": box.mr}
+
+
+def numbers(accuracy: Accuracy) -> dict[str, float]:
+    return {name: getattr(accuracy, name) for name in ("map50_95", "map50", "precision", "recall")}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_file_is_as_accurate_as_the_model(
+    detector: nn.Module, file: Path, labelled: Path, split: str, tmp_path: Path
+) -> None:
+    found = measure_accuracy(file, labelled, split=split, image_size=SIZE)
+    expected = by_pytorch(detector, labelled, split, tmp_path)
+    assert 0.05 < expected["map50_95"] < 0.95
+    assert numbers(found) == pytest.approx(expected, abs=0.005)
+    assert (found.split, found.images) == (split, COUNTS[split])
+    assert 0 <= found.map50_95 <= found.map50 <= 1
+
+
+def test_the_splits_differ_and_val_is_the_default(file: Path, labelled: Path) -> None:
+    val, test = (measure_accuracy(file, labelled, split=split, image_size=SIZE) for split in ("val", "test"))
+    assert abs(val.map50_95 - test.map50_95) > 0.02
+    assert measure_accuracy(file, labelled, image_size=SIZE) == val
+
+
+def test_accuracy_follows_the_labels(file: Path, labelled: Path, tmp_path: Path) -> None:
+    """With every label's class changed to the next, next to nothing is found."""
+    content = yaml.safe_load(labelled.read_text())
+    shutil.copytree(labelled.parent, tmp_path / "view", symlinks=False)
+    for path in (tmp_path / "view").rglob("*.txt"):
+        if path.parent.name == "val":
+            rows = [row.split() for row in path.read_text().splitlines()]
+            path.write_text("".join(f"{(int(label) + 1) % CLASSES} {' '.join(box)}\n" for label, *box in rows))
+        else:
+            path.write_text(path.read_text().replace(str(labelled.parent), str(tmp_path / "view")))
+    for path in (tmp_path / "view").rglob("*.cache"):
+        path.unlink()
+    (tmp_path / "view" / "data.yaml").write_text(yaml.safe_dump({**content, "path": str(tmp_path / "view")}))
+    wrong = measure_accuracy(file, tmp_path / "view" / "data.yaml", image_size=SIZE)
+    assert wrong.map50_95 < 0.5 * measure_accuracy(file, labelled, image_size=SIZE).map50_95
+
+
+def test_sessions_get_the_threads_that_were_asked_for_and_only_inside(
+    file: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Recorded(onnxruntime.InferenceSession):
+        def __init__(self, path: str, sess_options: onnxruntime.SessionOptions, **settings: Any) -> None:
+            seen.append(sess_options.intra_op_num_threads)
+            super().__init__(path, sess_options, **settings)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorded)
+    for threads in (1, 2):
+        measure_accuracy(file, labelled, image_size=SIZE, threads=threads)
+        assert onnxruntime.InferenceSession is Recorded
+    assert seen == [1, 2]
+
+
+def test_a_file_that_cannot_be_read_leaves_the_process_as_it_was(labelled: Path, tmp_path: Path) -> None:
+    before = onnxruntime.InferenceSession
+    (tmp_path / "model.onnx").write_bytes(b"no protobuf")
+    with pytest.raises(Exception, match="model"):
+        measure_accuracy(tmp_path / "model.onnx", labelled, image_size=SIZE)
+    assert onnxruntime.InferenceSession is before
+
+
+def test_nothing_is_written(file: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digest, files = sha256(file), files_below(labelled.parent)
+    first = measure_accuracy(file, labelled, image_size=SIZE)
+    assert measure_accuracy(file, labelled, image_size=SIZE) == first
+    assert sha256(file) == digest
+    assert files_below(labelled.parent) == files
+    assert not list(tmp_path.iterdir())
