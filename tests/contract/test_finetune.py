@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG_DICT, SETTINGS
 
 from search.stages.c2f import SplitC2f
 from search.stages.finetune import finetune
@@ -32,10 +33,11 @@ class Places:
 
     working: Path
     temporary: Path
+    runs: Path  # of Ultralytics
 
     def left(self) -> list[Path]:
         """What was left all the same, but for the cache that PyTorch makes once in a process."""
-        found = [*self.working.iterdir(), *self.temporary.iterdir()]
+        found = [path for folder in (self.working, self.temporary, self.runs) for path in folder.iterdir()]
         return [path for path in found if not path.name.startswith("torchinductor_")]
 
 
@@ -50,9 +52,11 @@ def student(model: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    found = Places(working=tmp_path / "working", temporary=tmp_path / "temporary")
-    for folder in (found.working, found.temporary):
+    found = Places(working=tmp_path / "working", temporary=tmp_path / "temporary", runs=tmp_path / "runs")
+    for folder in (found.working, found.temporary, found.runs):
         folder.mkdir()
+    monkeypatch.setattr("ultralytics.cfg.TESTS_RUNNING", False)  # it has a folder of its own for tests
+    monkeypatch.setitem(SETTINGS, "runs_dir", str(found.runs))
     monkeypatch.chdir(found.working)
     monkeypatch.setattr(tempfile, "tempdir", str(found.temporary))
     return found
@@ -152,6 +156,25 @@ def test_the_teacher_decides_too_as_much_as_its_weight(
     assert len(different(distilled, trained)) > 100
     assert len(different(stronger, distilled)) > 100
     assert weights(train(distill=FeatureDistill(weight=50.0))) == weights(stronger)
+
+
+def test_the_baseline_is_the_teacher_and_the_weight_that_of_its_loss(
+    train: Train, model: nn.Module, student: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[DistillationModel] = []
+    original = DistillationModel.loss
+
+    def spy(self: DistillationModel, *arguments: Any) -> Any:
+        seen.append(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DistillationModel, "loss", spy)
+    train(distill=FeatureDistill(weight=0.7))
+    assert len(seen) == PICTURES // 4
+    assert {wrapper.dis for wrapper in seen} == {0.7}
+    assert weights(seen[-1].teacher_model) == weights(model)
+    assert parameters(seen[-1].student_model) == parameters(student)
+    assert seen[-1].student_model.args.cls == DEFAULT_CFG_DICT["cls"]  # pyright: ignore
 
 
 def test_input_data_and_folders_are_left_as_they_were(
