@@ -1,10 +1,11 @@
 """From a recipe to a file, in the one order in which its parts make sense.
 
-    baseline ─▶ activation ─▶ prune ─▶ fine-tune (distilled) ─▶ export ─▶ quantize
-               └────────────── trunk ───────────────────────┘  └──── leaf ─────┘
+    baseline ─▶ structure ─▶ activation ─▶ prune ─▶ sparsify ─▶ fine-tune (distilled) ─▶ export ─▶ quantize ─▶ finish
+               └────────────────────────── trunk ────────────────────────────────────┘  └───────── leaf ──────────┘
 
 ``shape`` does the part that decides latency and size, ``train`` the part that costs hours, ``write_leaf`` the
-part that is cheap enough for every leaf of a trunk. Nothing else knows the order.
+part that is cheap enough for every leaf of a trunk. Nothing else knows the order. A prune that trains is done twice:
+without training in ``shape``, for the same channel counts, and with it in ``train``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,33 @@ from torch import nn
 
 from search.data import calibration_images, sample_batches
 from search.stages.activation import swap_activation
-from search.stages.export import export_onnx
-from search.stages.finetune import OnEpoch, finetune
-from search.stages.prune import NEEDS_GRADIENTS, prune_channels
+from search.stages.export import export_onnx, finish_onnx
+from search.stages.finetune import AfterStep, OnEpoch, finetune
+from search.stages.prune import needs_batches
+from search.stages.prune_order import prune_in_training, prune_untrained
 from search.stages.quantize import quantize
-from spaces.recipe import ChannelPrune, Export, Finetune, NoPrune, Part, Recipe
+from search.stages.sparsify import hold_zeros, sparsify
+from search.stages.structure import STRUCTURES, change_structure
+from spaces.recipe import (
+    ActivationName,
+    ChannelPrune,
+    ChannelPruning,
+    Export,
+    Finetune,
+    GradualPrune,
+    MagnitudeSparsify,
+    NMSparsify,
+    NoPrune,
+    NoSparsify,
+    NoStructure,
+    Part,
+    Recipe,
+    SlimmingPrune,
+    ThresholdSparsify,
+    training_epochs,
+)
 
-GRADIENT_BATCHES = 4  # of 16 images, for pruning methods that look at gradients
+LABELLED_BATCHES = 4  # of 16 images, for pruning that looks at gradients, losses or activations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +58,7 @@ class Inputs:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
+    cache: Path | None = None  # a folder for what trials can share; None keeps nothing
     train_settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,20 +71,57 @@ def load_baseline(path: Path) -> nn.Module:
 
 def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
     """The untrained model of ``recipe``: everything that changes its graph has been done."""
-    model = swap_activation(load_baseline(inputs.baseline), recipe.activation)
-    for field_name in SHAPE_FIELDS:
-        part = getattr(recipe, field_name)
-        model = SHAPES[type(part)](model, part, recipe, inputs)
-    return model
+    return _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS, recipe, inputs)
 
 
 def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = lambda done, total: None) -> nn.Module:
     """The trunk's final weights: ``model`` fine-tuned as ``recipe`` says, or a model as it was."""
     if not isinstance(recipe.finetune, Finetune):
         return model
+    early = training_epochs(recipe.prune)
+    report = _shifted(on_epoch, early, early + recipe.finetune.epochs)
+    if early:
+        model = _pruned_in_training(recipe, inputs, on_epoch)
+    hold = None if isinstance(recipe.sparsify, NoSparsify) else hold_zeros(model)
+    return _train(model, recipe, inputs, recipe.finetune.epochs, hold, report)
+
+
+def _shaped(model: nn.Module, fields: Sequence[str], recipe: Recipe, inputs: Inputs) -> nn.Module:
+    for field_name in fields:
+        part = getattr(recipe, field_name)
+        model = SHAPES[type(part)](model, part, recipe, inputs)
+    return model
+
+
+def _pruned_in_training(recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch) -> nn.Module:
+    """What ``shape`` gives, of the same shape, with the training that ``recipe.prune`` does on the way."""
+    assert isinstance(recipe.prune, ChannelPruning) and isinstance(recipe.finetune, Finetune)
+    total, done = training_epochs(recipe.prune) + recipe.finetune.epochs, 0
+
+    def train_for(model: nn.Module, epochs: int, after_step: AfterStep | None) -> nn.Module:
+        nonlocal done
+        trained = _train(model, recipe, inputs, epochs, after_step, _shifted(on_epoch, done, total))
+        done += epochs
+        return trained
+
+    at = SHAPE_FIELDS.index("prune")
+    model = _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS[:at], recipe, inputs)
+    pruned = prune_in_training(model, recipe.prune, train=train_for, **_prune_arguments(recipe.prune, recipe, inputs))
+    return _shaped(pruned, SHAPE_FIELDS[at + 1 :], recipe, inputs)
+
+
+def _train(
+    model: nn.Module,
+    recipe: Recipe,
+    inputs: Inputs,
+    epochs: int,
+    after_step: AfterStep | None,
+    on_epoch: OnEpoch,
+) -> nn.Module:
+    assert isinstance(recipe.finetune, Finetune)
     return finetune(
         model,
-        recipe.finetune,
+        recipe.finetune.model_copy(update={"epochs": epochs}),
         recipe.distill,
         data=inputs.data,
         image_size=recipe.image_size,
@@ -71,8 +130,14 @@ def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = 
         threads=inputs.threads,
         device=inputs.device,
         on_epoch=on_epoch,
+        after_step=after_step,
         extra=inputs.train_settings,
     )
+
+
+def _shifted(on_epoch: OnEpoch, before: int, total: int) -> OnEpoch:
+    """Reports the epochs of one training as part of all of a recipe's."""
+    return lambda done, _: on_epoch(before + done, total)
 
 
 def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path) -> Path:
@@ -84,27 +149,53 @@ def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path
     if not float_file.exists():
         export_onnx(model, recipe.export, image_size=recipe.image_size, path=float_file)
     images = partial(_images, inputs, recipe.image_size)
-    return quantize(float_file, recipe.quantize, images=images, path=folder / "model.onnx")
+    quantized = quantize(float_file, recipe.quantize, images=images, path=folder / "quantized.onnx")
+    return finish_onnx(quantized, recipe.export, path=folder / "model.onnx")
 
 
 def _keep(model: nn.Module, part: Part, recipe: Recipe, inputs: Inputs) -> nn.Module:
     return model
 
 
-def _prune(model: nn.Module, part: ChannelPrune, recipe: Recipe, inputs: Inputs) -> nn.Module:
+def _restructure(model: nn.Module, part: Part, recipe: Recipe, inputs: Inputs) -> nn.Module:
+    return change_structure(model, part, seed=inputs.seed)
+
+
+def _activate(model: nn.Module, name: ActivationName, recipe: Recipe, inputs: Inputs) -> nn.Module:
+    return swap_activation(model, name)
+
+
+def _prune(model: nn.Module, part: ChannelPruning, recipe: Recipe, inputs: Inputs) -> nn.Module:
+    return prune_untrained(model, part, **_prune_arguments(part, recipe, inputs))
+
+
+def _prune_arguments(part: ChannelPruning, recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
     batches: list[dict[str, Any]] = []
-    if part.method in NEEDS_GRADIENTS:
+    if needs_batches(part):
         batches = sample_batches(
-            inputs.data, image_size=recipe.image_size, count=GRADIENT_BATCHES, batch=16, seed=inputs.seed
+            inputs.data, image_size=recipe.image_size, count=LABELLED_BATCHES, batch=16, seed=inputs.seed
         )
-    return prune_channels(model, part, image_size=recipe.image_size, batches=batches)
+    return {"image_size": recipe.image_size, "batches": batches, "cache": inputs.cache}
 
 
-# What each part does to the model's graph. A technique that changes the graph is a type, a function and a line here.
-SHAPE_FIELDS = ("prune",)
-SHAPES: dict[type[Part], Callable[[nn.Module, Any, Recipe, Inputs], nn.Module]] = {
+def _sparsify(model: nn.Module, part: Any, recipe: Recipe, inputs: Inputs) -> nn.Module:
+    return sparsify(model, part)
+
+
+# What each part does to the model's graph or zeros. Such a technique is a type, a function and a line here.
+SHAPE_FIELDS = ("structure", "activation", "prune", "sparsify")  # new blocks get the activation and are pruned too
+SHAPES: dict[type, Callable[[nn.Module, Any, Recipe, Inputs], nn.Module]] = {
+    NoStructure: _keep,
+    **dict.fromkeys(STRUCTURES, _restructure),
+    str: _activate,  # an activation is a bare name
     NoPrune: _keep,
     ChannelPrune: _prune,
+    GradualPrune: _prune,
+    SlimmingPrune: _prune,
+    NoSparsify: _keep,
+    ThresholdSparsify: _sparsify,
+    MagnitudeSparsify: _sparsify,
+    NMSparsify: _sparsify,
 }
 
 
@@ -121,4 +212,5 @@ def _images(inputs: Inputs, image_size: int, count: int) -> Sequence[Any]:
 
 
 def _export_name(part: Export) -> str:
-    return "-".join(f"{name}={value}" for name, value in part.model_dump().items()).replace("/", "_")
+    rewrites = part.model_dump(exclude={"sparse", "compact"})  # done last, so they share one float file
+    return "-".join(f"{name}={value}" for name, value in rewrites.items()).replace("/", "_")

@@ -43,6 +43,7 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         seed=config.seed,
         threads=threads,
         device="0" if config.resources.gpus_per_trial else "cpu",
+        cache=folder / "cache",
         train_settings=dict(config.train_settings),
     )
     host = host_info()

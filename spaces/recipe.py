@@ -18,24 +18,64 @@ from spaces.parts.base import Part
 from spaces.parts.distill import Distill, FeatureDistill, NoDistill
 from spaces.parts.export import Export
 from spaces.parts.finetune import Finetune, NoFinetune, Tune
-from spaces.parts.prune import ChannelPrune, NoPrune, Prune
-from spaces.parts.quantize import Fp16, Fp32, Int8Static, Quantize
+from spaces.parts.prune import (
+    ChannelPrune,
+    ChannelPruning,
+    GradualPrune,
+    NoPrune,
+    Prune,
+    SlimmingPrune,
+    training_epochs,
+)
+from spaces.parts.quantize import Fp16, Fp32, Int8Dynamic, Int8Static, Int16, LowBit, Mixed, Quantize, WeightOnly
+from spaces.parts.sparsify import MagnitudeSparsify, NMSparsify, NoSparsify, Sparsify, ThresholdSparsify
+from spaces.parts.structure import (
+    CbamChannel,
+    Depthwise,
+    EfficientAttention,
+    Ghost,
+    Grouped,
+    NoStructure,
+    Scale,
+    SqueezeExcite,
+    Structure,
+)
 
 __all__ = [
     "ActivationName",
+    "CbamChannel",
     "ChannelPrune",
+    "ChannelPruning",
+    "Depthwise",
     "Distill",
+    "EfficientAttention",
     "Export",
     "FeatureDistill",
     "Finetune",
     "Fp16",
     "Fp32",
+    "Ghost",
+    "GradualPrune",
+    "Grouped",
+    "Int8Dynamic",
     "Int8Static",
+    "Int16",
+    "LowBit",
+    "MagnitudeSparsify",
+    "Mixed",
+    "NMSparsify",
     "NoDistill",
     "NoFinetune",
     "NoPrune",
+    "NoSparsify",
+    "NoStructure",
     "Part",
     "Recipe",
+    "Scale",
+    "SlimmingPrune",
+    "SqueezeExcite",
+    "ThresholdSparsify",
+    "WeightOnly",
 ]
 
 STRIDE = 32  # pixels; YOLO heads need an input size that is a multiple of the largest stride
@@ -48,8 +88,10 @@ class Recipe(Part):
     """How one model is made: input size in pixels, then the steps in the order in which they are done."""
 
     image_size: int = Field(ge=STRIDE, le=4096, multiple_of=STRIDE)
+    structure: Structure = NoStructure()
     activation: ActivationName = "silu"
     prune: Prune = NoPrune()
+    sparsify: Sparsify = NoSparsify()
     finetune: Tune = NoFinetune()
     distill: Distill = NoDistill()
     quantize: Quantize = Fp32()
@@ -59,6 +101,8 @@ class Recipe(Part):
     def _makes_sense(self) -> Recipe:
         if self.distill.kind != "none" and self.finetune.kind == "none":
             raise ValueError("distill needs a finetune step: a teacher can only teach while the student trains")
+        if training_epochs(self.prune) and self.finetune.kind == "none":
+            raise ValueError("this prune trains by itself, with the settings of a finetune step: give it one")
         return self
 
     @property
@@ -99,10 +143,15 @@ def content_hash(content: Any) -> str:
 def describe(recipe: Recipe) -> str:
     """One short line for tables, naming only what differs from the plain baseline."""
     words = [f"{recipe.image_size}px"]
+    if not isinstance(recipe.structure, NoStructure):
+        words.append(_about_structure(recipe.structure))
     if recipe.activation != "silu":
         words.append(recipe.activation)
-    if isinstance(recipe.prune, ChannelPrune):
+    if isinstance(recipe.prune, ChannelPruning):
         words.append(f"prune {recipe.prune.ratio:g} {recipe.prune.method}/{recipe.prune.scope}")
+        words += _about_prune(recipe.prune)
+    if not isinstance(recipe.sparsify, NoSparsify):
+        words.append(_about_sparsify(recipe.sparsify))
     if isinstance(recipe.finetune, Finetune):
         words.append(f"{recipe.finetune.epochs} epochs")
     if isinstance(recipe.distill, FeatureDistill):
@@ -110,4 +159,36 @@ def describe(recipe: Recipe) -> str:
     words.append(recipe.quantize.kind)
     if isinstance(recipe.quantize, Int8Static) and recipe.quantize.head != "int8":
         words.append(f"head {recipe.quantize.head}")
+    if isinstance(recipe.quantize, WeightOnly | LowBit):
+        words.append(f"{recipe.quantize.bits} bits")
+    if isinstance(recipe.quantize, Mixed):
+        words.append(f"{recipe.quantize.budget:g} {recipe.quantize.fallback}")
     return " · ".join(words)
+
+
+def _about_prune(part: ChannelPruning) -> list[str]:
+    words: list[str] = []
+    if isinstance(part, GradualPrune):
+        words.append(f"{part.order} in {part.steps} steps of {part.step_epochs} epochs")
+    if isinstance(part, SlimmingPrune):
+        words.append(f"slimming {part.sparsity_epochs} epochs")
+    if part.where != "all":
+        words.append(f"{part.where} only")
+    return words
+
+
+def _about_sparsify(part: ThresholdSparsify | MagnitudeSparsify | NMSparsify) -> str:
+    match part:
+        case ThresholdSparsify():
+            return f"zeros below {part.threshold:g}"
+        case MagnitudeSparsify():
+            return f"zeros {part.ratio:g} {part.scope}"
+        case NMSparsify():
+            return f"{part.n}:{part.m} sparse"
+
+
+def _about_structure(part: Structure) -> str:
+    words = [part.kind]
+    for name, value in part.model_dump(exclude={"kind"}).items():
+        words.append(value if name == "where" else f"{name} {value:g}")
+    return " ".join(words)

@@ -157,6 +157,11 @@ def parse_space(content: Any, *, name: str, image_size: int) -> Space:
             "space.distill: a teacher can only teach while the student trains; "
             "add kind none, or take kind none out of space.finetune"
         )
+    if _kinds_of(fields["finetune"]) == {"none"} and any(_trains(option) for option in _options(fields["prune"])):
+        raise SpaceError(
+            "space.prune: a prune that trains by itself does so with the settings of a finetune step; "
+            "give space.finetune kind train, or make step_epochs 0"
+        )
     return Space(name=name, fields=fields)
 
 
@@ -164,7 +169,8 @@ def _makes_sense(field: str, kind: str, chosen: Params) -> bool:
     """Whether the search should draw this kind, where the space gives others, after what it has already chosen."""
     match field, kind:
         case "finetune", "none":  # a damaged model that is not trained again is a trial thrown away
-            return chosen["prune.kind"] == "none" and chosen["activation"] == "silu"
+            kinds = {chosen[f"{part}.kind"] for part in ("structure", "prune", "sparsify")}
+            return kinds == {"none"} and chosen["activation"] == "silu"
         case "distill", "none":
             return True
         case "distill", _:
@@ -182,8 +188,18 @@ def _kinds(hint: Any) -> dict[str, type[Part]]:
 
 def _kinds_of(content: Domain | tuple[PartSpace, ...]) -> set[str]:
     """The kinds that a space gives a field with parts."""
+    return {option.kind for option in _options(content)}
+
+
+def _options(content: Domain | tuple[PartSpace, ...]) -> tuple[PartSpace, ...]:
     assert isinstance(content, tuple)
-    return {option.kind for option in content}
+    return content
+
+
+def _trains(prune: PartSpace) -> bool:
+    """Whether a kind of pruning may train by itself."""
+    epochs = [domain for name, domain in prune.fields.items() if name in {"step_epochs", "sparsity_epochs"}]
+    return any(value != 0 for domain in epochs for value in _samples(domain))
 
 
 def _domain(content: Any, where: str) -> Domain:

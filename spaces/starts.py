@@ -30,6 +30,7 @@ STARTS: dict[str, Params] = {
     "half width": {"activation": "relu", "prune.kind": "channels", "prune.channels.ratio": 0.5},
 }
 PLAIN: Params = {
+    "structure.kind": "none",
     "prune.channels.method": "l2",
     "prune.channels.scope": "layer",
     "finetune.kind": "train",

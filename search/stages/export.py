@@ -7,11 +7,14 @@ import tempfile
 from copy import deepcopy
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 from ultralytics.engine.exporter import Exporter
 from ultralytics.nn.modules.block import DFL
 
+from search.stages.compact import compact
+from search.stages.sparse import store_sparse
 from search.ultra import quiet_ultralytics
 from spaces.recipe import Export
 
@@ -69,4 +72,21 @@ def export_onnx(model: nn.Module, part: Export, *, image_size: int, path: Path) 
         }
         exported = Exporter(overrides=overrides)(model=copy)
         os.replace(exported, path)
+    return path
+
+
+def finish_onnx(source: Path, part: Export, *, path: Path) -> Path:
+    """Writes the file at ``source`` to ``path`` with what ``part`` has done last, and returns it.
+
+    After quantization, which finds nodes by their names. Written whole or not at all.
+    """
+    model = onnx.load(source)
+    if part.sparse:
+        model = store_sparse(model)
+    if part.compact:
+        model = compact(model)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        onnx.save(model, temporary)
+        os.replace(temporary, path)
     return path

@@ -19,6 +19,7 @@ from spaces.recipe import Distill, FeatureDistill, Finetune, NoDistill, Part
 
 OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
 DIVERGED = "training diverged: the loss or the weights are no longer finite; try a lower learning rate"
+AfterStep = Callable[[nn.Module, float], None]  # (the model in training, the learning rate)
 
 
 class ModuleTrainer(DetectionTrainer):
@@ -61,6 +62,7 @@ def finetune(
     threads: int,
     device: str = "cpu",
     on_epoch: OnEpoch = lambda done, total: None,
+    after_step: AfterStep | None = None,
     extra: dict[str, Any] | None = None,
 ) -> nn.Module:
     """A trained copy of ``model``: the moving average of its weights after the last epoch, on the CPU.
@@ -75,6 +77,8 @@ def finetune(
         threads: CPU threads for training.
         device: ``cpu`` or a CUDA index such as ``0``.
         on_epoch: called after every epoch; what it raises ends the training.
+        after_step: called after every step of the optimizer, before the moving average sees the weights; may
+            change the weights in place.
         extra: further settings of the Ultralytics trainer.
 
     Raises:
@@ -88,13 +92,15 @@ def finetune(
         trainer.model = deepcopy(model)
         freeze_dfl(trainer.model)
         trainer.add_callback("on_train_epoch_end", lambda t: on_epoch(t.epoch + 1, t.epochs))
+        if after_step is not None:
+            trainer.add_callback("on_train_start", lambda t: _call_after_steps(t, after_step))
         torch.set_num_threads(threads)  # the trainer took every core but one when it chose its device
         trainer.train()
     assert trainer.ema is not None
     trained = trainer.ema.ema
     if isinstance(trained, DistillationModel):
         trained._remove_feature_hooks()
-        trained = trained.student_model
+    trained = _student(trained)
     trained = deepcopy(trained).cpu().float().eval()
     trained.criterion = None  # pyright: ignore[reportArgumentType]  # modules take any attribute
     assert _parameters(trained) == count, "the trainer changed the shape of the model"
@@ -130,6 +136,20 @@ def _settings(part: Finetune, image_size: int, seed: int, device: str, extra: di
         "cache": "ram",
         **extra,
     }
+
+
+def _call_after_steps(trainer: ModuleTrainer, after_step: AfterStep) -> None:
+    def hook(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        assert isinstance(trainer.model, nn.Module)
+        after_step(_student(trainer.model), optimizer.param_groups[0]["lr"])
+
+    assert trainer.optimizer is not None
+    trainer.optimizer.register_step_post_hook(hook)
+
+
+def _student(model: nn.Module) -> nn.Module:
+    """The model itself, out of what Ultralytics wraps it in to be taught."""
+    return model.student_model if isinstance(model, DistillationModel) else model
 
 
 def _parameters(model: nn.Module) -> int:

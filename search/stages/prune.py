@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, cast
+from math import ceil
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import Tensor, nn
-from ultralytics.cfg import get_cfg
-from ultralytics.nn.modules import Detect
+from torch import nn
 
 from search.stages.c2f import from_two_convs, to_two_convs
-from spaces.recipe import ChannelPrune
+from search.stages.labelled import Batch
+from search.stages.norm import reestimate_norms
+from search.stages.prune_importance import IMPORTANCES, NEEDS_LABELS, Importance
+from search.stages.prune_layers import output_layers, protected_layers
+from search.stages.prune_sensitivity import sensitive_ratios
+from spaces.recipe import ChannelPruning
 
-Batch = dict[str, Any]  # an Ultralytics training batch: "img" (N, 3, H, W) float in [0, 1], "cls", "bboxes", …
-
-IMPORTANCES: dict[str, Callable[[], Callable[..., Tensor | None]]] = {
-    "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
-    "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-    "bn_scale": lambda: tp.importance.BNScaleImportance(),
-    "lamp": lambda: tp.importance.LAMPImportance(p=2),
-    "taylor": lambda: tp.importance.GroupTaylorImportance(),
-}
-NEEDS_GRADIENTS = frozenset({"taylor"})
+Counts = Mapping[str, int]  # channels that a layer puts out, by its name in a model whose C2f are two convolutions
 
 
-def prune_channels(model: nn.Module, part: ChannelPrune, *, image_size: int, batches: Sequence[Batch]) -> nn.Module:
+def needs_batches(part: ChannelPruning) -> bool:
+    """Whether ``part`` looks at labelled batches."""
+    return part.method in NEEDS_LABELS or part.scope == "sensitivity" or part.reestimate_bn
+
+
+def prune_channels(
+    model: nn.Module, part: ChannelPruning, *, image_size: int, batches: Sequence[Batch], cache: Path | None = None
+) -> nn.Module:
     """A physically smaller copy of ``model``, which reloads, trains, fuses and exports like the original.
 
     The channels that the head puts out are kept, since they are the model's answer; every other layer of the head
@@ -36,41 +38,74 @@ def prune_channels(model: nn.Module, part: ChannelPrune, *, image_size: int, bat
 
     Args:
         model: a detection model of Ultralytics.
-        part: method, ratio, scope and rounding.
+        part: method, ratio, scope, rounding and choice of layers.
         image_size: the side of the square input, in pixels, with which the graph is traced.
-        batches: labelled training batches, used by the methods in ``NEEDS_GRADIENTS``; others ignore them.
+        batches: labelled training batches; see ``needs_batches``.
+        cache: a folder where scans of a model's sensitivity are kept and looked for.
+
+    Raises:
+        ValueError: ``part`` leaves no layer to prune.
     """
-    pruned = deepcopy(model).eval()
-    to_two_convs(pruned)
-    for parameter in pruned.parameters():
-        parameter.requires_grad_(True)  # loaded weights may be frozen, and the tracer skips frozen layers
-    if part.method in NEEDS_GRADIENTS:
-        _accumulate_gradients(pruned, batches)
-    pruner = _BoundedPruner(
+    pruned = opened(model)
+    importance = scorer(pruned, part, batches)
+    protected = protected_layers(pruned, part)
+    ratios: dict[nn.Module, float] = {}
+    if part.scope == "sensitivity":
+        ratios = sensitive_ratios(
+            pruned, part, importance, image_size=image_size, batches=batches, protected=protected, cache=cache
+        )
+    _remove(
         pruned,
-        torch.zeros(1, 3, image_size, image_size),
-        importance=IMPORTANCES[part.method](),
+        importance,
+        image_size,
         global_pruning=part.scope == "global",
         pruning_ratio=part.ratio,
+        pruning_ratio_dict=ratios,
         max_pruning_ratio=part.max_ratio,
-        ignored_layers=output_layers(pruned),
+        ignored_layers=protected,
         round_to=part.round_to,
     )
-    pruner.step()
-    from_two_convs(pruned)
-    pruned.zero_grad()
-    freeze_dfl(pruned)
-    return pruned
+    return _closed(pruned, part, batches)
 
 
-def output_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers whose channels mean something: the head's last convolutions and its box decoder."""
-    protected: list[nn.Module] = []
-    for module in model.modules():
-        if isinstance(module, Detect):
-            protected += [cast(nn.Sequential, branch)[-1] for branch in (*module.cv2, *module.cv3)]
-            protected.append(module.dfl)
-    return protected
+def prune_to(
+    model: nn.Module, counts: Counts, part: ChannelPruning, *, image_size: int, batches: Sequence[Batch]
+) -> nn.Module:
+    """A copy of ``model`` whose layers put out ``counts`` channels, the most important ones; others lose none."""
+    pruned = opened(model)
+    # Half a channel more than asked, so that rounding down in floating point finds the count.
+    ratios = {
+        layer: 1 - (counts[name] + 0.5) / layer.out_channels
+        for name, layer in _convolutions(pruned)
+        if counts[name] < layer.out_channels
+    }
+    _remove(
+        pruned,
+        scorer(pruned, part, batches),
+        image_size,
+        pruning_ratio=0.0,
+        pruning_ratio_dict=ratios,
+        ignored_layers=output_layers(pruned),
+    )
+    return _closed(pruned, part, batches)
+
+
+def channel_counts(model: nn.Module) -> dict[str, int]:
+    """The channels that each convolution of ``model`` puts out, a C2f's first one as two."""
+    return {name: layer.out_channels for name, layer in _convolutions(opened(model))}
+
+
+def opened(model: nn.Module) -> nn.Module:
+    """A copy that can be traced and pruned: C2f blocks as two convolutions, in eval mode, nothing frozen."""
+    copy = deepcopy(model).eval()
+    to_two_convs(copy)
+    return copy.requires_grad_(True)  # loaded weights may be frozen, and the tracer skips frozen layers
+
+
+def scorer(model: nn.Module, part: ChannelPruning, batches: Sequence[Batch]) -> Importance:
+    """What scores the channels of an ``opened`` model."""
+    assert batches or not needs_batches(part), "this pruning method needs labelled batches"
+    return IMPORTANCES[part.method](model, batches)
 
 
 def freeze_dfl(model: nn.Module) -> None:
@@ -79,8 +114,29 @@ def freeze_dfl(model: nn.Module) -> None:
         parameter.requires_grad_(".dfl" not in name)
 
 
+def _remove(model: nn.Module, importance: Importance, image_size: int, **options: Any) -> None:
+    """One step of Torch-Pruning's pruner on an ``opened`` model, in place."""
+    own: dict[str, Any] = {"in_channel_groups": {}, "out_channel_groups": {}}  # its defaults are shared and filled
+    example = torch.zeros(1, 3, image_size, image_size)
+    _BoundedPruner(model, example, importance=importance, **own, **options).step()
+
+
+def _convolutions(model: nn.Module) -> Iterable[tuple[str, nn.Conv2d]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def _closed(model: nn.Module, part: ChannelPruning, batches: Sequence[Batch]) -> nn.Module:
+    """Undoes ``opened``, in place."""
+    from_two_convs(model)
+    model.zero_grad()
+    freeze_dfl(model)
+    if part.reestimate_bn:
+        reestimate_norms(model, [batch["img"] for batch in batches])
+    return model
+
+
 class _BoundedPruner(tp.pruner.BasePruner):
-    """Keeps some channels of every layer, and of a global ranking as many as ``max_pruning_ratio`` says.
+    """Keeps some channels of every layer, and where layers share a budget as many as ``max_pruning_ratio`` says.
 
     The library checks that bound only between the steps of iterative pruning. A layer that rounds down to no channels
     it leaves as it is, so that a higher ratio could give a larger model.
@@ -88,18 +144,8 @@ class _BoundedPruner(tp.pruner.BasePruner):
 
     def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
         """How many channels of a group go, when its ranking says ``n_pruned``."""
-        share = 1 - self.max_pruning_ratio if self.global_pruning else 0.0
-        least = max(1, math.ceil(round(current_channels * share, 6)))
-        least = math.ceil(least / round_to) * round_to
+        share = 1 - self.max_pruning_ratio if self.global_pruning or self.pruning_ratio_dict else 0.0
+        least = max(1, ceil(round(current_channels * share, 6)))
+        least = ceil(least / round_to) * round_to
         kept = current_channels - n_pruned
         return current_channels - min(current_channels, max(kept - kept % round_to, least))
-
-
-def _accumulate_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
-    assert batches, "this pruning method needs labelled batches"
-    model.zero_grad()
-    model.args = get_cfg()  # pyright: ignore[reportArgumentType]  # the loss reads its weights from there
-    for batch in batches:
-        loss: Tensor = model.loss(batch)[0]  # pyright: ignore[reportCallIssue]
-        loss.sum().backward()
-    model.criterion = None  # pyright: ignore[reportArgumentType]  # it refers to the layers before pruning

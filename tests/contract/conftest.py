@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,8 +15,10 @@ from search.data import make_view, read_data, sample_batches
 from search.digits import make_digits
 from search.pipeline import load_baseline
 from search.stages.export import export_onnx
+from search.stages.quantize import quantize
+from spaces.parts.quantize import Quantize
 from spaces.recipe import Export
-from tests.tiny import SIZE, tiny_model
+from tests.tiny import SIZE, noise, tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,3 +65,38 @@ def fast(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The baseline's file with a product in place of the softmax."""
     path = tmp_path_factory.mktemp("fast") / "model.onnx"
     return export_onnx(model, Export(fast_dfl=True), image_size=SIZE, path=path)
+
+
+@pytest.fixture(scope="session")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a model whose answers depend on the picture: its batch norms were set on pictures of noise.
+
+    Their small weights keep the activations near linear, so that small errors stay small.
+    """
+    lively = tiny_model()
+    norms = [module for module in lively.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # statistics of all that was seen
+        norm.reset_running_stats()
+        norm.weight.data *= 0.3
+        norm.bias.data *= 0.3
+    with torch.no_grad():
+        lively(torch.from_numpy(np.concatenate(noise(16, seed=1))))
+    path = tmp_path_factory.mktemp("lively") / "model.onnx"
+    return export_onnx(lively.eval(), Export(), image_size=SIZE, path=path)
+
+
+@pytest.fixture(scope="session")
+def leaf(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Quantize], Path]:
+    """Gives the lively file in a precision, calibrated on pictures of noise; made once for each."""
+
+    made: dict[str, Path] = {}
+
+    def get(part: Quantize) -> Path:
+        name = part.model_dump_json()
+        if name not in made:
+            made[name] = quantize(lively, part, images=noise, path=tmp_path_factory.mktemp("leaf") / "model.onnx")
+        return made[name]
+
+    return get

@@ -163,7 +163,10 @@ def test_the_file_is_valid_and_keeps_what_it_tells_and_its_shapes(
 ) -> None:
     path = quantized(part)
     onnx.checker.check_model(str(path), full_check=True)
-    assert metadata(path) == metadata(fast)
+    told = metadata(path)
+    assert ("calibration_sha256" in told) == isinstance(part, Int8Static)
+    told.pop("calibration_sha256", None)
+    assert told == metadata(fast)
     session = onnxruntime.InferenceSession(str(path), one_thread(), providers=["CPUExecutionProvider"])
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
     assert (taken.name, taken.shape, taken.type) == ("images", [1, 3, SIZE, SIZE], "tensor(float)")
@@ -335,24 +338,13 @@ def ranges(fast: Path, path: Path, calibrator: str) -> dict[str, float]:
     return {node.input[0]: float(graph.value(node.input[1])) for node in graph.of_type("QuantizeLinear")}
 
 
-@pytest.mark.parametrize(
-    "calibrator",
-    [
-        "percentile",
-        pytest.param(
-            "entropy",
-            marks=pytest.mark.xfail(
-                strict=True, reason="with 128 bins for 128 levels ONNX Runtime's method keeps the whole range"
-            ),
-        ),
-    ],
-)
-def test_other_calibrators_cut_off_what_minmax_keeps(fast: Path, tmp_path: Path, calibrator: str) -> None:
+@pytest.mark.parametrize(("calibrator", "share"), [("percentile", 0.5), ("entropy", 0.0)])
+def test_other_calibrators_cut_off_what_minmax_keeps(fast: Path, tmp_path: Path, calibrator: str, share: float) -> None:
     widest = ranges(fast, tmp_path / "model.onnx", "minmax")
     chosen = ranges(fast, tmp_path / "model.onnx", calibrator)
     assert chosen.keys() == widest.keys()
     assert all(chosen[name] <= widest[name] * 1.000001 for name in widest)
-    assert sum(chosen[name] < widest[name] for name in widest) > len(widest) // 2
+    assert sum(chosen[name] < widest[name] for name in widest) > share * len(widest)
 
 
 def test_the_pictures_decide_the_ranges(fast: Path, quantized: Quantized, tmp_path: Path) -> None:

@@ -13,19 +13,40 @@ from pydantic import ValidationError
 
 from spaces.params import from_params, to_params
 from spaces.recipe import (
+    CbamChannel,
     ChannelPrune,
+    ChannelPruning,
+    Depthwise,
+    EfficientAttention,
     Export,
     FeatureDistill,
     Finetune,
     Fp16,
     Fp32,
+    Ghost,
+    GradualPrune,
+    Grouped,
+    Int8Dynamic,
     Int8Static,
+    Int16,
+    LowBit,
+    MagnitudeSparsify,
+    Mixed,
+    NMSparsify,
     NoDistill,
     NoFinetune,
     NoPrune,
+    NoSparsify,
+    NoStructure,
     Recipe,
+    Scale,
+    SlimmingPrune,
+    SqueezeExcite,
+    ThresholdSparsify,
+    WeightOnly,
     content_hash,
     describe,
+    training_epochs,
 )
 
 
@@ -33,15 +54,45 @@ def shares(high: float = 1.0) -> st.SearchStrategy[float]:
     return st.floats(0, high, exclude_min=True, exclude_max=True)
 
 
+def channel_prunes(kind: type[ChannelPruning], **own: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(
+        lambda bounds, **rest: kind(ratio=min(bounds), max_ratio=max(bounds), **rest),
+        st.tuples(shares(), shares()),
+        method=st.sampled_from(["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention"]),
+        scope=st.sampled_from(["layer", "global", "sensitivity"]),
+        round_to=st.sampled_from([1, 4, 8, 16, 32]),
+        where=st.sampled_from(["all", "backbone", "neck", "head"]),
+        include=st.sampled_from(["", r"model\.2\."]),
+        exclude=st.sampled_from(["", "cv1"]),
+        reestimate_bn=st.booleans(),
+        **own,
+    )
+
+
+orders = st.sampled_from(["iterative", "shallow_first", "deep_first"])
+wheres = st.sampled_from(["backbone", "neck", "head", "all"])
+reductions = st.sampled_from([2, 4, 8, 16, 32])
+structures = st.one_of(
+    st.just(NoStructure()),
+    st.builds(Depthwise, where=wheres),
+    st.builds(Grouped, where=wheres, groups=st.sampled_from([2, 4, 8])),
+    st.builds(Ghost, where=wheres),
+    st.builds(SqueezeExcite, where=wheres, reduction=reductions),
+    st.builds(EfficientAttention, where=wheres),
+    st.builds(CbamChannel, where=wheres, reduction=reductions),
+    st.builds(Scale, width=shares(), depth=shares()),
+)
 prunes = st.one_of(
     st.just(NoPrune()),
-    st.builds(
-        lambda bounds, **rest: ChannelPrune(ratio=min(bounds), max_ratio=max(bounds), **rest),
-        st.tuples(shares(), shares()),
-        method=st.sampled_from(["l1", "l2", "bn_scale", "taylor", "lamp"]),
-        scope=st.sampled_from(["layer", "global"]),
-        round_to=st.sampled_from([1, 4, 8, 16, 32]),
-    ),
+    channel_prunes(ChannelPrune),
+    channel_prunes(GradualPrune, order=orders, steps=st.integers(2, 64), step_epochs=st.integers(0, 10)),
+    channel_prunes(SlimmingPrune, sparsity_epochs=st.integers(1, 10), sparsity_weight=shares()),
+)
+sparsifies = st.one_of(
+    st.just(NoSparsify()),
+    st.builds(ThresholdSparsify, threshold=shares()),
+    st.builds(MagnitudeSparsify, ratio=shares(), scope=st.sampled_from(["layer", "global"])),
+    st.builds(NMSparsify, n=st.integers(1, 2), m=st.integers(3, 32)),
 )
 finetunes = st.builds(
     Finetune,
@@ -59,18 +110,28 @@ quantizes = st.one_of(
         Int8Static,
         calibrator=st.sampled_from(["minmax", "entropy", "percentile"]),
         per_channel=st.booleans(),
+        symmetric=st.booleans(),
         head=st.sampled_from(["int8", "float_output", "float"]),
         images=st.integers(1, 1024),
     ),
+    st.just(Int8Dynamic()),
+    st.builds(Int16, images=st.integers(1, 1024)),
+    st.builds(WeightOnly, bits=st.sampled_from([8, 4, 3, 2, 1]), skip_ends=st.booleans()),
+    st.builds(LowBit, bits=st.sampled_from([4, 3, 2, 1]), skip_ends=st.booleans()),
+    st.builds(Mixed, budget=shares(), fallback=st.sampled_from(["float", "int16"])),
 )
-exports = st.builds(Export, fast_dfl=st.booleans())
-trainings = st.one_of(st.just((NoFinetune(), NoDistill())), st.tuples(finetunes, distills))
+exports = st.builds(Export, fast_dfl=st.booleans(), sparse=st.booleans(), compact=st.booleans())
+trainings = st.one_of(
+    st.tuples(prunes.filter(lambda part: not training_epochs(part)), st.just(NoFinetune()), st.just(NoDistill())),
+    st.tuples(prunes, finetunes, distills),
+)
 recipes = st.builds(
-    lambda training, **rest: Recipe(finetune=training[0], distill=training[1], **rest),
+    lambda training, **rest: Recipe(prune=training[0], finetune=training[1], distill=training[2], **rest),
     trainings,
     image_size=st.integers(1, 128).map(lambda cells: 32 * cells),
+    structure=structures,
     activation=st.sampled_from(["silu", "relu", "relu6", "hardswish", "leaky_relu"]),
-    prune=prunes,
+    sparsify=sparsifies,
     quantize=quantizes,
     export=exports,
 )
@@ -137,9 +198,12 @@ def test_trunk_id_differs_when_anything_else_differs(one: Recipe, two: Recipe) -
     "change",
     [
         {"image_size": 96},
+        {"structure": {"kind": "depthwise"}},
         {"activation": "relu"},
         {"prune": {"kind": "none"}},
         {"prune": {"kind": "channels", "ratio": 0.26}},
+        {"prune": {"kind": "channels", "ratio": 0.25, "where": "neck"}},
+        {"sparsify": {"kind": "n_m"}},
         {"finetune": {"kind": "train", "epochs": 4}},
         {"distill": {"kind": "none"}},
         {"distill": {"kind": "feature", "weight": 0.31}},
@@ -189,6 +253,7 @@ def test_recipes_and_their_parts_are_frozen() -> None:
 
 
 CHANNELS = {"kind": "channels", "ratio": 0.5}
+TRAINS = "this prune trains by itself, with the settings of a finetune step: give it one"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +272,32 @@ CHANNELS = {"kind": "channels", "ratio": 0.5}
         ({"prune": {**CHANNELS, "depth": 3}}, r"prune\.channels\.depth\n.*Extra inputs are not permitted"),
         ({"prune": {"kind": "none", "ratio": 0.5}}, r"prune\.none\.ratio\n.*Extra inputs are not permitted"),
         ({"prune": {"kind": "channels"}}, r"prune\.channels\.ratio\n.*Field required"),
-        ({"prune": {"kind": "heads"}}, "prune\n.*'heads'.*'none', 'channels'"),
+        (
+            {"prune": {**CHANNELS, "scope": "sensitivity", "max_ratio": 0.4}},
+            r"max_ratio 0.4 is below ratio 0.5: no layer could reach it",
+        ),
+        ({"prune": {**CHANNELS, "include": "model.("}}, r"prune\.channels\.include\n.*no regular expression"),
+        (
+            {"prune": {**CHANNELS, "kind": "gradual", "steps": 1}},
+            r"prune\.gradual\.steps\n.*greater than or equal to 2",
+        ),
+        ({"prune": {**CHANNELS, "kind": "gradual"}}, TRAINS),
+        ({"prune": {**CHANNELS, "kind": "slimming"}}, TRAINS),
+        ({"sparsify": {"kind": "n_m", "n": 4, "m": 4}}, "n 4 is not below m 4: no weight would be put to zero"),
+        ({"sparsify": {"kind": "magnitude", "ratio": 1.0}}, r"sparsify\.magnitude\.ratio\n.*less than 1"),
+        ({"prune": {"kind": "heads"}}, "prune\n.*'heads'.*'none', 'channels', 'gradual', 'slimming'"),
+        (
+            {"structure": {"kind": "attention"}},
+            "structure\n.*'none', 'depthwise', 'grouped', 'ghost', 'se', 'eca', 'cbam'",
+        ),
+        ({"structure": {"kind": "depthwise", "where": "tail"}}, "where\n.*'backbone', 'neck', 'head' or 'all'"),
+        ({"structure": {"kind": "grouped", "groups": 3}}, r"structure\.grouped\.groups\n.*2, 4 or 8"),
+        (
+            {"structure": {"kind": "eca", "reduction": 4}},
+            r"structure\.eca\.reduction\n.*Extra inputs are not permitted",
+        ),
+        ({"structure": {"kind": "scale", "width": 1.5}}, r"structure\.scale\.width\n.*less than or equal to 1"),
+        ({"structure": {"kind": "scale", "depth": 0}}, r"structure\.scale\.depth\n.*greater than 0"),
         ({"prune": {**CHANNELS, "ratio": 1.0}}, r"prune\.channels\.ratio\n.*less than 1"),
         ({"prune": {**CHANNELS, "ratio": float("nan")}}, r"prune\.channels\.ratio"),
         ({"prune": {**CHANNELS, "round_to": 7}}, r"prune\.channels\.round_to\n.*1, 4, 8, 16 or 32"),
@@ -241,13 +331,22 @@ def test_describe_names_only_what_differs_from_the_baseline() -> None:
     assert describe(Recipe(image_size=64)) == "64px · fp32"
     recipe = Recipe(
         image_size=640,
+        structure=Grouped(groups=4, where="neck"),
         activation="relu",
         prune=ChannelPrune(ratio=0.25, method="lamp", scope="global"),
         finetune=Finetune(epochs=20),
         distill=FeatureDistill(weight=0.3),
         quantize=Int8Static(head="float"),
     )
-    assert describe(recipe) == "640px · relu · prune 0.25 lamp/global · 20 epochs · distill 0.3 · int8 · head float"
+    assert describe(recipe) == (
+        "640px · grouped groups 4 neck · relu · prune 0.25 lamp/global · 20 epochs · distill 0.3 · int8 · head float"
+    )
+    assert describe(Recipe(image_size=64, structure=Scale(width=0.5))) == "64px · scale width 0.5 depth 1 · fp32"
+    assert describe(Recipe(image_size=64, structure=EfficientAttention(where="head"))) == "64px · eca head · fp32"
+    low = Recipe(image_size=64, quantize=LowBit(bits=2))
+    assert describe(low) == "64px · low_bit · 2 bits"
+    mixed = Recipe(image_size=64, quantize=Mixed(budget=0.25, fallback="int16"))
+    assert describe(mixed) == "64px · mixed · 0.25 int16"
 
 
 def test_the_id_names_choices_and_not_defaults() -> None:
@@ -256,3 +355,26 @@ def test_the_id_names_choices_and_not_defaults() -> None:
     assert spelled_out.id == Recipe(image_size=64, prune=ChannelPrune(ratio=0.5)).id
     assert Recipe(image_size=64).id == content_hash({"image_size": 64})
     assert Recipe(image_size=64, quantize=Fp16()).id == content_hash({"image_size": 64, "quantize": {"kind": "fp16"}})
+
+
+@pytest.mark.parametrize(
+    ("content", "epochs", "words"),
+    [
+        ({"prune": {**CHANNELS, "where": "head"}}, 0, "prune 0.5 l2/layer · head only"),
+        (
+            {"prune": {**CHANNELS, "kind": "gradual", "steps": 3, "step_epochs": 2}},
+            4,
+            "prune 0.5 l2/layer · iterative in 3 steps of 2 epochs",
+        ),
+        ({"prune": {**CHANNELS, "kind": "slimming"}}, 5, "prune 0.5 bn_scale/layer · slimming 5 epochs"),
+        ({"sparsify": {"kind": "threshold", "threshold": 0.01}}, 0, "zeros below 0.01"),
+        ({"sparsify": {"kind": "magnitude", "ratio": 0.5}}, 0, "zeros 0.5 layer"),
+        ({"sparsify": {"kind": "n_m"}}, 0, "2:4 sparse"),
+    ],
+)
+def test_each_kind_of_sparsity_says_what_it_is_and_how_long_it_trains(
+    content: dict[str, Any], epochs: int, words: str
+) -> None:
+    recipe = Recipe.model_validate({"image_size": 64, "finetune": {"kind": "train", "epochs": 6}, **content})
+    assert training_epochs(recipe.prune) == epochs
+    assert describe(recipe) == f"64px · {words} · 6 epochs · fp32"

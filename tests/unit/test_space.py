@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from spaces.domain import Choice, Domain, Range, parse_domain
 from spaces.params import to_params
-from spaces.recipe import Int8Static, Recipe
+from spaces.recipe import Grouped, Int8Static, Recipe
 from spaces.space import Space, SpaceError, load_space, parse_space, preset_names
 from spaces.starts import starting_recipes
 
@@ -284,9 +285,12 @@ def test_params_are_what_optuna_was_asked(space: Space, drawn: list[tuple[optuna
 def test_only_the_fields_of_the_chosen_kinds_are_asked(drawn: list[tuple[optuna.Trial, Recipe]]) -> None:
     for trial, recipe in drawn:
         pruned, trained = recipe.prune.kind != "none", recipe.finetune.kind != "none"
-        assert any(name.startswith("prune.channels.") for name in trial.params) == pruned
+        assert (f"prune.{recipe.prune.kind}.ratio" in trial.params) == pruned
         assert any(name.startswith("finetune.train.") for name in trial.params) == trained
         assert ("distill.feature.weight" in trial.params) == (recipe.distill.kind == "feature")
+        for field in ("structure", "prune", "sparsify", "finetune", "distill"):
+            asked = {name.split(".")[1] for name in trial.params if re.fullmatch(rf"{field}\.\w+\.\w+", name)}
+            assert asked <= {getattr(recipe, field).kind}
 
 
 def test_no_trial_is_thrown_away(drawn: list[tuple[optuna.Trial, Recipe]]) -> None:
@@ -294,6 +298,24 @@ def test_no_trial_is_thrown_away(drawn: list[tuple[optuna.Trial, Recipe]]) -> No
     for _, recipe in drawn:
         if recipe.finetune.kind == "none":
             assert (recipe.prune.kind, recipe.activation, recipe.distill.kind) == ("none", "silu", "none")
+
+
+def test_a_model_of_other_blocks_is_trained_again() -> None:
+    content = {
+        "structure": [
+            {"kind": "none"},
+            {"kind": "grouped", "groups": [2, 4], "where": ["neck", "head"]},
+            {"kind": "scale", "width": [0.5, 0.75], "depth": [0.5, 1.0]},
+        ],
+        "finetune": [{"kind": "none"}, {"kind": "train", "epochs": 3}],
+    }
+    space = parse_space(content, name="blocks", image_size=64)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.suggest(study.ask()) for _ in range(60)]
+    kinds = {(recipe.structure.kind, recipe.finetune.kind) for recipe in drawn}
+    assert kinds == {("none", "none"), ("none", "train"), ("grouped", "train"), ("scale", "train")}
+    assert {r.structure.groups for r in drawn if isinstance(r.structure, Grouped)} == {2, 4}
+    assert {recipe.structure.kind for recipe in starting_recipes(space, image_size=64)} == {"none"}
 
 
 def test_a_parameter_has_one_set_of_choices(drawn: list[tuple[optuna.Trial, Recipe]]) -> None:
@@ -428,7 +450,7 @@ CHANNELS = {"kind": "channels", "ratio": 0.5}
     [
         (None, "space: expected fields of a recipe, got None"),
         ([1], "space: expected fields of a recipe, got [1]"),
-        ({"colour": 1}, "space: unknown key 'colour'; allowed are image_size, activation, prune, finetune"),
+        ({"colour": 1}, "space: unknown key 'colour'; allowed are image_size, structure, activation, prune, sparsify"),
         ({"colour": 1, 2: 3}, "space: unknown key"),
         ({"activation": "gelu"}, "space.activation: Input should be 'silu', 'relu'"),
         ({"activation": []}, "space.activation: [] is no domain; allowed are a value, a list"),
@@ -441,11 +463,18 @@ CHANNELS = {"kind": "channels", "ratio": 0.5}
         ({"image_size": {"scale": ["half"]}}, "space.image_size: scale needs a list of numbers above 0"),
         ({"image_size": {"scale": [0]}}, "space.image_size: scale needs a list of numbers above 0"),
         ({"image_size": {"scale": [100]}}, "space.image_size: Input should be less than or equal to 4096"),
-        ({"prune": "channels"}, "space.prune: each option needs a kind, one of none, channels; got 'channels'"),
-        ({"prune": []}, "space.prune: each option needs a kind, one of none, channels; got []"),
-        ({"prune": {"ratio": 0.5}}, "space.prune: each option needs a kind, one of none, channels"),
-        ({"prune": {"kind": "heads"}}, "space.prune: each option needs a kind, one of none, channels"),
+        (
+            {"prune": "channels"},
+            "space.prune: each option needs a kind, one of none, channels, gradual, slimming; got 'channels'",
+        ),
+        ({"prune": []}, "space.prune: each option needs a kind, one of none, channels, gradual, slimming; got []"),
+        ({"prune": {"ratio": 0.5}}, "space.prune: each option needs a kind, one of none, channels, gradual"),
+        ({"prune": {"kind": "heads"}}, "space.prune: each option needs a kind, one of none, channels, gradual"),
         ({"quantize": {"kind": ["fp32", "int8"]}}, "space.quantize: each option needs a kind, one of fp32, fp16, int8"),
+        (
+            {"prune": {**CHANNELS, "kind": "gradual", "ratio": 0.5}},
+            "space.prune: a prune that trains by itself does so with the settings of a finetune step",
+        ),
         ({"prune": {"kind": "channels"}}, "space.prune.channels: ratio is missing"),
         ({"prune": {**CHANNELS, "depth": 1}}, "space.prune.channels: unknown key 'depth'; allowed are method, ratio"),
         ({"prune": {"kind": "none", "ratio": 1}}, "space.prune.none: unknown key 'ratio'; allowed are none"),

@@ -1,0 +1,69 @@
+"""Which layers may be pruned, by their names and their place in the model."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+from torch import nn
+from ultralytics.nn.modules import Detect
+
+from search.stages.c2f import TwoConvC2f
+from spaces.recipe import ChannelPruning
+
+
+def output_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers whose channels mean something: the head's last convolutions and its box decoder."""
+    protected: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, Detect):
+            protected += [cast(nn.Sequential, branch)[-1] for branch in (*module.cv2, *module.cv3)]
+            protected.append(module.dfl)
+    return protected
+
+
+def protected_layers(model: nn.Module, part: ChannelPruning) -> list[nn.Module]:
+    """The convolutions that keep all of their channels: the model's outputs, and those that ``part`` leaves out.
+
+    Raises:
+        ValueError: no layer is left to prune.
+    """
+    names = public_names(model)
+    chosen = [layer for layer, name in names.items() if _chosen(name, model, part)]
+    outputs = output_layers(model)
+    free = [layer for layer in chosen if not any(layer in list(output.modules()) for output in outputs)]
+    if not free:
+        raise ValueError(
+            f"prune: where {part.where!r}, include {part.include!r} and exclude {part.exclude!r} leave no layer to "
+            f"prune; layers have names such as {next(iter(names.values()), 'model.0.conv')}"
+        )
+    return [*outputs, *(layer for layer in names if layer not in chosen)]
+
+
+def public_names(model: nn.Module) -> dict[nn.Module, str]:
+    """The name of every convolution in the model as its user knows it, where a C2f's first convolution is one."""
+    blocks = [name for name, module in model.named_modules() if isinstance(module, TwoConvC2f)]
+    names: dict[nn.Module, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            for block in blocks:
+                name = re.sub(rf"^{re.escape(block)}\.(first|second)\.", f"{block}.cv1.", name)
+            names[module] = name
+    return names
+
+
+def _chosen(name: str, model: nn.Module, part: ChannelPruning) -> bool:
+    if part.where != "all" and _place(name, model) != part.where:
+        return False
+    if part.exclude and re.search(part.exclude, name):
+        return False
+    return not part.include or bool(re.search(part.include, name))
+
+
+def _place(name: str, model: nn.Module) -> str:
+    """Where the layer called ``model.<index>.…`` is: as many first modules as the YAML says are the backbone."""
+    index = int(name.split(".")[1])
+    modules, backbone = cast(nn.Sequential, model.model), cast(dict[str, list[object]], model.yaml)["backbone"]
+    if isinstance(modules[index], Detect):
+        return "head"
+    return "backbone" if index < len(backbone) else "neck"
