@@ -1,7 +1,7 @@
 """From a recipe to a file, in the one order in which its parts make sense.
 
-    baseline ─▶ activation ─▶ prune ─▶ fine-tune (distilled) ─▶ export ─▶ quantize
-               └────────────── trunk ───────────────────────┘  └──── leaf ─────┘
+    baseline ─▶ activation ─▶ prune ─▶ fine-tune (distilled) ─▶ qat ─▶ export ─▶ quantize
+               └───────────────── trunk ───────────────────────────┘  └──── leaf ─────┘
 
 ``shape`` does the part that decides latency and size, ``train`` the part that costs hours, ``write_leaf`` the
 part that is cheap enough for every leaf of a trunk. Nothing else knows the order.
@@ -18,12 +18,13 @@ from typing import Any
 from torch import nn
 
 from search.data import calibration_images, sample_batches
-from search.stages.activation import swap_activation
+from search.stages.activation import blend_activation, swap_activation
 from search.stages.export import export_onnx
 from search.stages.finetune import OnEpoch, finetune
 from search.stages.prune import NEEDS_GRADIENTS, prune_channels
+from search.stages.qat import train_quantized
 from search.stages.quantize import quantize
-from spaces.recipe import ChannelPrune, Export, Finetune, NoPrune, Part, Recipe
+from spaces.recipe import ChannelPrune, Export, Finetune, NoPrune, NoQat, Part, Recipe
 
 GRADIENT_BATCHES = 4  # of 16 images, for pruning methods that look at gradients
 
@@ -57,22 +58,34 @@ def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
 
 
 def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = lambda done, total: None) -> nn.Module:
-    """The trunk's final weights: ``model`` fine-tuned as ``recipe`` says, or a model as it was."""
-    if not isinstance(recipe.finetune, Finetune):
-        return model
-    return finetune(
-        model,
-        recipe.finetune,
-        recipe.distill,
-        data=inputs.data,
-        image_size=recipe.image_size,
-        teacher=inputs.baseline,
-        seed=inputs.seed,
-        threads=inputs.threads,
-        device=inputs.device,
-        on_epoch=on_epoch,
-        extra=inputs.train_settings,
-    )
+    """The trunk's final weights: ``model`` trained as ``recipe`` says, or a model as it was."""
+    part, qat = recipe.finetune, recipe.qat
+    total = getattr(part, "epochs", 0) + getattr(qat, "epochs", 0)
+
+    def tuned(model: nn.Module, part: Finetune, before: int) -> nn.Module:
+        return finetune(
+            model,
+            part,
+            recipe.distill,
+            data=inputs.data,
+            image_size=recipe.image_size,
+            teacher=inputs.baseline,
+            seed=inputs.seed,
+            threads=inputs.threads,
+            device=inputs.device,
+            on_epoch=lambda done, _: on_epoch(before + done, total),
+            extra=inputs.train_settings,
+        )
+
+    if isinstance(part, Finetune):
+        if part.swap_epochs:
+            model = blend_activation(model, load_baseline(inputs.baseline))
+        model = tuned(model, part, 0)
+    if not isinstance(qat, NoQat):
+        again = {"epochs": qat.epochs, "lr": qat.lr, "swap_epochs": 0}
+        plan = part.model_copy(update=again) if isinstance(part, Finetune) else Finetune(epochs=qat.epochs, lr=qat.lr)
+        model = train_quantized(model, qat, lambda prepared: tuned(prepared, plan, total - qat.epochs))
+    return model
 
 
 def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path) -> Path:

@@ -15,10 +15,18 @@ import yaml
 from pydantic import Field, model_validator
 
 from spaces.parts.base import Part
-from spaces.parts.distill import Distill, FeatureDistill, NoDistill
+from spaces.parts.distill import (
+    Distill,
+    FeatureDistill,
+    FeatureLogitDistill,
+    LogitDistill,
+    NoDistill,
+    UnlabeledDistill,
+)
 from spaces.parts.export import Export
 from spaces.parts.finetune import Finetune, NoFinetune, Tune
 from spaces.parts.prune import ChannelPrune, NoPrune, Prune
+from spaces.parts.qat import Int8Qat, NoQat, Qat, WeightQat
 from spaces.parts.quantize import Fp16, Fp32, Int8Static, Quantize
 
 __all__ = [
@@ -27,21 +35,28 @@ __all__ = [
     "Distill",
     "Export",
     "FeatureDistill",
+    "FeatureLogitDistill",
     "Finetune",
     "Fp16",
     "Fp32",
+    "Int8Qat",
     "Int8Static",
+    "LogitDistill",
     "NoDistill",
     "NoFinetune",
     "NoPrune",
+    "NoQat",
     "Part",
+    "Qat",
     "Recipe",
+    "UnlabeledDistill",
+    "WeightQat",
 ]
 
 STRIDE = 32  # pixels; YOLO heads need an input size that is a multiple of the largest stride
 LEAF_FIELDS = ("quantize", "export")  # applied to trained weights; everything else belongs to the trunk
 
-ActivationName = Literal["silu", "relu", "relu6", "hardswish", "leaky_relu"]
+ActivationName = Literal["silu", "relu", "relu6", "hardswish", "leaky_relu", "mish", "gelu"]
 
 
 class Recipe(Part):
@@ -52,6 +67,7 @@ class Recipe(Part):
     prune: Prune = NoPrune()
     finetune: Tune = NoFinetune()
     distill: Distill = NoDistill()
+    qat: Qat = NoQat()
     quantize: Quantize = Fp32()
     export: Export = Export()
 
@@ -60,6 +76,11 @@ class Recipe(Part):
         if self.distill.kind != "none" and self.finetune.kind == "none":
             raise ValueError("distill needs a finetune step: a teacher can only teach while the student trains")
         return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether the trunk is trained at all."""
+        return self.finetune.kind != "none" or self.qat.kind != "none"
 
     @property
     def id(self) -> str:
@@ -107,6 +128,12 @@ def describe(recipe: Recipe) -> str:
         words.append(f"{recipe.finetune.epochs} epochs")
     if isinstance(recipe.distill, FeatureDistill):
         words.append(f"distill {recipe.distill.weight:g}")
+    elif recipe.distill.kind != "none":
+        words.append(f"distill {recipe.distill.kind}")
+    if isinstance(recipe.qat, WeightQat):
+        words.append(f"qat {recipe.qat.bits} bits")
+    elif isinstance(recipe.qat, Int8Qat):
+        words.append("qat int8")
     words.append(recipe.quantize.kind)
     if isinstance(recipe.quantize, Int8Static) and recipe.quantize.head != "int8":
         words.append(f"head {recipe.quantize.head}")

@@ -16,14 +16,20 @@ from spaces.recipe import (
     ChannelPrune,
     Export,
     FeatureDistill,
+    FeatureLogitDistill,
     Finetune,
     Fp16,
     Fp32,
+    Int8Qat,
     Int8Static,
+    LogitDistill,
     NoDistill,
     NoFinetune,
     NoPrune,
+    NoQat,
     Recipe,
+    UnlabeledDistill,
+    WeightQat,
     content_hash,
     describe,
 )
@@ -44,14 +50,34 @@ prunes = st.one_of(
     ),
 )
 finetunes = st.builds(
-    Finetune,
-    epochs=st.integers(1, 10_000),
+    lambda epochs, **rest: Finetune(epochs=max(epochs), swap_epochs=min(epochs), **rest),
+    st.lists(st.integers(0, 9_999), min_size=2, max_size=2, unique=True),
     lr=shares(),
-    schedule=st.sampled_from(["linear", "cosine"]),
+    schedule=st.sampled_from(["linear", "cosine", "one_cycle"]),
+    optimizer=st.sampled_from(["adamw", "adam", "nadam", "radam", "rmsprop", "sgd"]),
     weight_decay=shares(),
+    l1=shares(),
     batch=st.integers(1, 4096),
+    label_smoothing=shares(),
+    freeze=st.integers(0, 1000),
+    freeze_names=st.sampled_from(["", "model.22.cv2.*"]),
+    ema=st.sampled_from(["ultralytics", "epoch", "none"]),
+    mosaic=shares(),
+    close_mosaic=shares(),
 )
-distills = st.one_of(st.just(NoDistill()), st.builds(FeatureDistill, weight=shares(100)))
+teachers = {"teacher": st.sampled_from(["baseline", "large.pt"]), "teacher_device": st.sampled_from(["", "cpu", "1"])}
+distills = st.one_of(
+    st.just(NoDistill()),
+    st.builds(FeatureDistill, weight=shares(100), **teachers),
+    st.builds(LogitDistill, weight=shares(100), temperature=shares(100), **teachers),
+    st.builds(FeatureLogitDistill, feature_weight=shares(100), logit_weight=shares(100), **teachers),
+    st.builds(UnlabeledDistill, images=st.just("pictures"), weight=shares(100), **teachers),
+)
+qats = st.one_of(
+    st.just(NoQat()),
+    st.builds(WeightQat, bits=st.sampled_from([8, 4, 3, 2, 1]), epochs=st.integers(1, 10_000), lr=shares()),
+    st.builds(Int8Qat, epochs=st.integers(1, 10_000), lr=shares()),
+)
 quantizes = st.one_of(
     st.just(Fp32()),
     st.just(Fp16()),
@@ -69,8 +95,9 @@ recipes = st.builds(
     lambda training, **rest: Recipe(finetune=training[0], distill=training[1], **rest),
     trainings,
     image_size=st.integers(1, 128).map(lambda cells: 32 * cells),
-    activation=st.sampled_from(["silu", "relu", "relu6", "hardswish", "leaky_relu"]),
+    activation=st.sampled_from(["silu", "relu", "relu6", "hardswish", "leaky_relu", "mish", "gelu"]),
     prune=prunes,
+    qat=qats,
     quantize=quantizes,
     export=exports,
 )
@@ -143,6 +170,8 @@ def test_trunk_id_differs_when_anything_else_differs(one: Recipe, two: Recipe) -
         {"finetune": {"kind": "train", "epochs": 4}},
         {"distill": {"kind": "none"}},
         {"distill": {"kind": "feature", "weight": 0.31}},
+        {"distill": {"kind": "feature", "teacher": "large.pt"}},
+        {"qat": {"kind": "weights"}},
     ],
 )
 def test_one_changed_trunk_field_changes_both_ids(change: dict[str, Any]) -> None:
@@ -202,7 +231,10 @@ CHANNELS = {"kind": "channels", "ratio": 0.5}
         ({"image_size": 100}, r"image_size\n.*multiple of 32"),
         ({"image_size": 0}, r"image_size\n.*greater than or equal to 32"),
         ({"image_size": 8192}, r"image_size\n.*less than or equal to 4096"),
-        ({"activation": "gelu"}, "activation\n.*'silu', 'relu', 'relu6', 'hardswish' or 'leaky_relu'"),
+        ({"activation": "tanh"}, "activation\n.*'silu', 'relu', 'relu6', 'hardswish', 'leaky_relu', 'mish' or 'gelu'"),
+        ({"distill": {"kind": "logit"}}, "distill needs a finetune step"),
+        ({"finetune": {"kind": "train", "epochs": 3, "swap_epochs": 3}}, "swap_epochs 3 needs more than 3 epochs"),
+        ({"qat": {"kind": "weights", "bits": 5}}, r"qat\.weights\.bits\n.*8, 4, 3, 2 or 1"),
         ({"colour": "blue"}, "colour\n.*Extra inputs are not permitted"),
         ({"prune": {**CHANNELS, "depth": 3}}, r"prune\.channels\.depth\n.*Extra inputs are not permitted"),
         ({"prune": {"kind": "none", "ratio": 0.5}}, r"prune\.none\.ratio\n.*Extra inputs are not permitted"),
