@@ -1,7 +1,7 @@
 """From a recipe to a file, in the one order in which its parts make sense.
 
-    baseline ─▶ structure ─▶ activation ─▶ prune ─▶ sparsify ─▶ fine-tune (distilled) ─▶ export ─▶ quantize ─▶ finish
-               └────────────────────────── trunk ────────────────────────────────────┘  └───────── leaf ──────────┘
+    baseline ─▶ structure ─▶ activation ─▶ prune ─▶ sparsify ─▶ fine-tune ─▶ qat ─▶ export ─▶ quantize ─▶ finish
+               └────────────────────────── trunk ─────────────────────────────┘   └───────── leaf ──────────┘
 
 ``shape`` does the part that decides latency and size, ``train`` the part that costs hours, ``write_leaf`` the
 part that is cheap enough for every leaf of a trunk. Nothing else knows the order. A prune that trains is done twice:
@@ -19,14 +19,17 @@ from typing import Any
 from torch import nn
 
 from search.data import calibration_images, sample_batches
-from search.stages.activation import swap_activation
+from search.stages.activation import blend_activation, swap_activation
 from search.stages.export import export_onnx, finish_onnx
-from search.stages.finetune import AfterStep, OnEpoch, finetune
+from search.stages.finetune import OnEpoch, finetune
 from search.stages.prune import needs_batches
 from search.stages.prune_order import prune_in_training, prune_untrained
+from search.stages.qat import train_quantized
 from search.stages.quantize import quantize
 from search.stages.sparsify import hold_zeros, sparsify
 from search.stages.structure import STRUCTURES, change_structure
+from search.stages.trainer import AfterStep
+from spaces.parts.prune import training_epochs
 from spaces.recipe import (
     ActivationName,
     ChannelPrune,
@@ -37,13 +40,13 @@ from spaces.recipe import (
     MagnitudeSparsify,
     NMSparsify,
     NoPrune,
+    NoQat,
     NoSparsify,
     NoStructure,
     Part,
     Recipe,
     SlimmingPrune,
     ThresholdSparsify,
-    training_epochs,
 )
 
 LABELLED_BATCHES = 4  # of 16 images, for pruning that looks at gradients, losses or activations
@@ -75,15 +78,36 @@ def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
 
 
 def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = lambda done, total: None) -> nn.Module:
-    """The trunk's final weights: ``model`` fine-tuned as ``recipe`` says, or a model as it was."""
-    if not isinstance(recipe.finetune, Finetune):
-        return model
-    early = training_epochs(recipe.prune)
-    report = _shifted(on_epoch, early, early + recipe.finetune.epochs)
+    """The trunk's final weights: ``model`` trained as ``recipe`` says, or a model as it was."""
+    early, tuned, rounded = epochs(recipe)
+    total = early + tuned + rounded
     if early:
-        model = _pruned_in_training(recipe, inputs, on_epoch)
+        model = _pruned_in_training(recipe, inputs, _shifted(on_epoch, 0, total))
     hold = None if isinstance(recipe.sparsify, NoSparsify) else hold_zeros(model)
-    return _train(model, recipe, inputs, recipe.finetune.epochs, hold, report)
+    if isinstance(recipe.finetune, Finetune):
+        if recipe.finetune.swap_epochs:
+            model = blend_activation(model, load_baseline(inputs.baseline))
+        model = _train(model, recipe, inputs, recipe.finetune, hold, _shifted(on_epoch, early, total))
+    if not isinstance(recipe.qat, NoQat):
+        plan, report = _rounding_plan(recipe), _shifted(on_epoch, early + tuned, total)
+        model = train_quantized(
+            model, recipe.qat, lambda prepared: _train(prepared, recipe, inputs, plan, hold, report)
+        )
+    return model
+
+
+def epochs(recipe: Recipe) -> tuple[int, int, int]:
+    """How long ``recipe`` trains: while it prunes, in the fine-tune, and while it rounds."""
+    tuned = recipe.finetune.epochs if isinstance(recipe.finetune, Finetune) else 0
+    rounded = 0 if isinstance(recipe.qat, NoQat) else recipe.qat.epochs
+    return training_epochs(recipe.prune), tuned, rounded
+
+
+def _rounding_plan(recipe: Recipe) -> Finetune:
+    """The settings of quantization-aware training: those of the fine-tune, but its own epochs and learning rate."""
+    assert not isinstance(recipe.qat, NoQat)
+    own = {"epochs": recipe.qat.epochs, "lr": recipe.qat.lr, "swap_epochs": 0}
+    return recipe.finetune.model_copy(update=own) if isinstance(recipe.finetune, Finetune) else Finetune(**own)
 
 
 def _shaped(model: nn.Module, fields: Sequence[str], recipe: Recipe, inputs: Inputs) -> nn.Module:
@@ -96,13 +120,13 @@ def _shaped(model: nn.Module, fields: Sequence[str], recipe: Recipe, inputs: Inp
 def _pruned_in_training(recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch) -> nn.Module:
     """What ``shape`` gives, of the same shape, with the training that ``recipe.prune`` does on the way."""
     assert isinstance(recipe.prune, ChannelPruning) and isinstance(recipe.finetune, Finetune)
-    total, done = training_epochs(recipe.prune) + recipe.finetune.epochs, 0
+    tune, before = recipe.finetune, 0
 
     def train_for(model: nn.Module, epochs: int, after_step: AfterStep | None) -> nn.Module:
-        nonlocal done
-        trained = _train(model, recipe, inputs, epochs, after_step, _shifted(on_epoch, done, total))
-        done += epochs
-        return trained
+        nonlocal before
+        done, part = before, tune.model_copy(update={"epochs": epochs})
+        before += epochs
+        return _train(model, recipe, inputs, part, after_step, lambda now, total: on_epoch(done + now, total))
 
     at = SHAPE_FIELDS.index("prune")
     model = _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS[:at], recipe, inputs)
@@ -114,14 +138,13 @@ def _train(
     model: nn.Module,
     recipe: Recipe,
     inputs: Inputs,
-    epochs: int,
+    part: Finetune,
     after_step: AfterStep | None,
     on_epoch: OnEpoch,
 ) -> nn.Module:
-    assert isinstance(recipe.finetune, Finetune)
     return finetune(
         model,
-        recipe.finetune.model_copy(update={"epochs": epochs}),
+        part,
         recipe.distill,
         data=inputs.data,
         image_size=recipe.image_size,

@@ -15,8 +15,9 @@ from search.data import read_data
 from search.errors import UserError
 from search.record import Objective
 from spaces.content import is_mapping
+from spaces.parse import load_space
 from spaces.recipe import STRIDE
-from spaces.space import Space, load_space
+from spaces.space import Space
 
 
 class _Section(BaseModel):

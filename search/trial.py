@@ -103,7 +103,7 @@ def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path
     from search.pipeline import write_leaf
 
     records: dict[str, Record] = {}
-    if task.bar is None or task.leaves[0].finetune.kind == "none":  # measuring it all costs no more than screening
+    if task.bar is None or not task.leaves[0].trains:  # measuring it all costs no more than screening
         return records
     for leaf in task.leaves:
         measured = gauge.quick(write_leaf(model, leaf, place.inputs, folder=folder / leaf.id))
@@ -137,7 +137,7 @@ def _trained(model: Any, trunk: Recipe, place: Workplace) -> Any:
 
     from search.pipeline import train
 
-    if trunk.finetune.kind == "none":
+    if not trunk.trains:
         return model
     path = place.folder / "cache" / f"{trunk.trunk_id}.pt"
     if path.is_file():

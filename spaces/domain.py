@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,3 +118,18 @@ def _parse_range(content: dict[str, Any], where: str) -> Range:
     if log and (low <= 0 or step is not None):
         raise ValueError(f"{where}: a log range needs low above 0 and takes no step, got {content!r}")
     return Range(low=low, high=high, step=step, log=bool(log))
+
+
+def samples(domain: Domain) -> tuple[Value, ...]:
+    """Values that show whether all of a domain is allowed: every choice; of a range its ends and one between."""
+    if isinstance(domain, Choice):
+        return domain.values
+    step = domain.step or (1 if domain.integer else (domain.high - domain.low) / math.e)  # a whole number by no chance
+    return (domain.low, domain.nearest(domain.low + step), domain.nearest(domain.high))
+
+
+def middle(domain: Domain) -> Value:
+    """A constant, the first choice, or the middle of a range (the geometric one on a log scale)."""
+    if isinstance(domain, Choice):
+        return domain.values[0]
+    return domain.nearest(math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2)

@@ -1,15 +1,14 @@
-"""Recipes as flat sampler parameters: ``prune.kind``, ``prune.channels.ratio``, ``image_size``, …
+"""Flat sampler parameters: ``prune.kind``, ``prune.channels.ratio``, ``image_size``, …
 
 A part's fields are named under its kind, so that two kinds may give one field name different meanings and ranges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
-
-from spaces.recipe import Recipe
 
 Value = bool | int | float | str
 Params = dict[str, Value]
@@ -22,23 +21,19 @@ def part_params(field: str, part: BaseModel) -> Params:
     return {f"{field}.kind": kind, **{f"{field}.{kind}.{name}": value for name, value in values.items()}}
 
 
-def to_params(recipe: Recipe) -> Params:
-    """The flat parameters of ``recipe``; ``from_params`` turns them back into an equal recipe."""
+def to_params(recipe: BaseModel) -> Params:
+    """The flat parameters of ``recipe``; ``Recipe.from_params`` turns them back into an equal recipe."""
     params: Params = {}
-    for field in Recipe.model_fields:
+    for field in type(recipe).model_fields:
         value = getattr(recipe, field)
         params |= part_params(field, value) if isinstance(value, BaseModel) else {field: value}
     return params
 
 
-def from_params(params: Params) -> Recipe:
-    """The recipe that ``params`` describe; parameters of kinds that were not chosen are ignored.
-
-    Raises:
-        ValueError: a value is missing or outside what the recipe allows.
-    """
+def nested(params: Params, fields: Iterable[str]) -> dict[str, Any]:
+    """``params`` as the content of a recipe with ``fields``; those of kinds that were not chosen are left out."""
     content: dict[str, Any] = {}
-    for field in Recipe.model_fields:
+    for field in fields:
         kind = params.get(f"{field}.kind")
         if kind is None:
             if field in params:
@@ -47,4 +42,4 @@ def from_params(params: Params) -> Recipe:
         prefix = f"{field}.{kind}."
         own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
         content[field] = {"kind": kind, **own}
-    return Recipe.model_validate(content)
+    return content

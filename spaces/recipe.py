@@ -14,8 +14,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from spaces.params import Params, nested, to_params
 from spaces.parts.base import Part
-from spaces.parts.distill import Distill, FeatureDistill, NoDistill
+from spaces.parts.distill import (
+    Distill,
+    FeatureDistill,
+    FeatureLogitDistill,
+    LogitDistill,
+    NoDistill,
+    UnlabeledDistill,
+)
 from spaces.parts.export import Export
 from spaces.parts.finetune import Finetune, NoFinetune, Tune
 from spaces.parts.prune import (
@@ -25,8 +33,8 @@ from spaces.parts.prune import (
     NoPrune,
     Prune,
     SlimmingPrune,
-    training_epochs,
 )
+from spaces.parts.qat import Int8Qat, NoQat, Qat, WeightQat
 from spaces.parts.quantize import Fp16, Fp32, Int8Dynamic, Int8Static, Int16, LowBit, Mixed, Quantize, WeightOnly
 from spaces.parts.sparsify import MagnitudeSparsify, NMSparsify, NoSparsify, Sparsify, ThresholdSparsify
 from spaces.parts.structure import (
@@ -40,6 +48,7 @@ from spaces.parts.structure import (
     SqueezeExcite,
     Structure,
 )
+from spaces.sense import refusal
 
 __all__ = [
     "ActivationName",
@@ -51,6 +60,7 @@ __all__ = [
     "EfficientAttention",
     "Export",
     "FeatureDistill",
+    "FeatureLogitDistill",
     "Finetune",
     "Fp16",
     "Fp32",
@@ -58,8 +68,10 @@ __all__ = [
     "GradualPrune",
     "Grouped",
     "Int8Dynamic",
+    "Int8Qat",
     "Int8Static",
     "Int16",
+    "LogitDistill",
     "LowBit",
     "MagnitudeSparsify",
     "Mixed",
@@ -67,21 +79,25 @@ __all__ = [
     "NoDistill",
     "NoFinetune",
     "NoPrune",
+    "NoQat",
     "NoSparsify",
     "NoStructure",
     "Part",
+    "Qat",
     "Recipe",
     "Scale",
     "SlimmingPrune",
     "SqueezeExcite",
     "ThresholdSparsify",
+    "UnlabeledDistill",
     "WeightOnly",
+    "WeightQat",
 ]
 
 STRIDE = 32  # pixels; YOLO heads need an input size that is a multiple of the largest stride
 LEAF_FIELDS = ("quantize", "export")  # applied to trained weights; everything else belongs to the trunk
 
-ActivationName = Literal["silu", "relu", "relu6", "hardswish", "leaky_relu"]
+ActivationName = Literal["silu", "relu", "relu6", "hardswish", "leaky_relu", "mish", "gelu"]
 
 
 class Recipe(Part):
@@ -94,16 +110,21 @@ class Recipe(Part):
     sparsify: Sparsify = NoSparsify()
     finetune: Tune = NoFinetune()
     distill: Distill = NoDistill()
+    qat: Qat = NoQat()
     quantize: Quantize = Fp32()
     export: Export = Export()
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Recipe:
-        if self.distill.kind != "none" and self.finetune.kind == "none":
-            raise ValueError("distill needs a finetune step: a teacher can only teach while the student trains")
-        if training_epochs(self.prune) and self.finetune.kind == "none":
-            raise ValueError("this prune trains by itself, with the settings of a finetune step: give it one")
+        sentence = refusal(to_params(self))
+        if sentence:
+            raise ValueError(sentence)
         return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether the trunk is trained at all."""
+        return self.finetune.kind != "none" or self.qat.kind != "none"
 
     @property
     def id(self) -> str:
@@ -133,62 +154,17 @@ class Recipe(Part):
         """The recipe in ``text``; raises pydantic's ValidationError (a ValueError) for what it refuses."""
         return cls.model_validate(yaml.safe_load(text))
 
+    @classmethod
+    def from_params(cls, params: Params) -> Recipe:
+        """The recipe that the flat ``params`` describe; those of kinds that were not chosen are ignored.
+
+        Raises:
+            ValueError: a value is missing or outside what the recipe allows.
+        """
+        return cls.model_validate(nested(params, cls.model_fields))
+
 
 def content_hash(content: Any) -> str:
     """Twelve hexadecimal digits that name JSON-able content, the same on every machine."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def describe(recipe: Recipe) -> str:
-    """One short line for tables, naming only what differs from the plain baseline."""
-    words = [f"{recipe.image_size}px"]
-    if not isinstance(recipe.structure, NoStructure):
-        words.append(_about_structure(recipe.structure))
-    if recipe.activation != "silu":
-        words.append(recipe.activation)
-    if isinstance(recipe.prune, ChannelPruning):
-        words.append(f"prune {recipe.prune.ratio:g} {recipe.prune.method}/{recipe.prune.scope}")
-        words += _about_prune(recipe.prune)
-    if not isinstance(recipe.sparsify, NoSparsify):
-        words.append(_about_sparsify(recipe.sparsify))
-    if isinstance(recipe.finetune, Finetune):
-        words.append(f"{recipe.finetune.epochs} epochs")
-    if isinstance(recipe.distill, FeatureDistill):
-        words.append(f"distill {recipe.distill.weight:g}")
-    words.append(recipe.quantize.kind)
-    if isinstance(recipe.quantize, Int8Static) and recipe.quantize.head != "int8":
-        words.append(f"head {recipe.quantize.head}")
-    if isinstance(recipe.quantize, WeightOnly | LowBit):
-        words.append(f"{recipe.quantize.bits} bits")
-    if isinstance(recipe.quantize, Mixed):
-        words.append(f"{recipe.quantize.budget:g} {recipe.quantize.fallback}")
-    return " · ".join(words)
-
-
-def _about_prune(part: ChannelPruning) -> list[str]:
-    words: list[str] = []
-    if isinstance(part, GradualPrune):
-        words.append(f"{part.order} in {part.steps} steps of {part.step_epochs} epochs")
-    if isinstance(part, SlimmingPrune):
-        words.append(f"slimming {part.sparsity_epochs} epochs")
-    if part.where != "all":
-        words.append(f"{part.where} only")
-    return words
-
-
-def _about_sparsify(part: ThresholdSparsify | MagnitudeSparsify | NMSparsify) -> str:
-    match part:
-        case ThresholdSparsify():
-            return f"zeros below {part.threshold:g}"
-        case MagnitudeSparsify():
-            return f"zeros {part.ratio:g} {part.scope}"
-        case NMSparsify():
-            return f"{part.n}:{part.m} sparse"
-
-
-def _about_structure(part: Structure) -> str:
-    words = [part.kind]
-    for name, value in part.model_dump(exclude={"kind"}).items():
-        words.append(value if name == "where" else f"{name} {value:g}")
-    return " ".join(words)

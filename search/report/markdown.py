@@ -9,7 +9,7 @@ from search.report.plot import plot_front
 from search.report.tables import HEADER, front_rows
 from search.store import Store, write_atomically
 from search.study import StudyConfig
-from spaces.recipe import describe
+from spaces.describe import describe
 
 
 def write_report(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> None:

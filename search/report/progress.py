@@ -12,7 +12,8 @@ from rich.table import Table
 from search.record import Record
 from search.report.tables import FOLDING, HEADER, front_rows
 from search.study import StudyConfig
-from spaces.recipe import Recipe, describe
+from spaces.describe import describe
+from spaces.recipe import Recipe
 
 
 class ConsoleProgress:

@@ -6,7 +6,8 @@ from typing import Any
 
 from search.front import PICKS
 from search.results import choose
-from spaces.recipe import Recipe, describe
+from spaces.describe import describe
+from spaces.recipe import Recipe
 
 HEADER = ("mAP50-95", "drop", "latency", "interval", "p50 ms", "size", "MB", "record", "pick", "recipe")
 FOLDING = frozenset({"pick", "recipe"})  # columns that may take several lines in a narrow terminal

@@ -1,4 +1,4 @@
-"""Trains a model, pruned or not, on Ultralytics' own trainer, with or without the baseline as its teacher."""
+"""Trains a model, pruned or not, on Ultralytics' own trainer, with or without a teacher."""
 
 from __future__ import annotations
 
@@ -9,45 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.distill_model import DistillationModel
 
+from search.data import IMAGE_SUFFIXES
+from search.stages.activation import drop_old
+from search.stages.distill import TaughtLoss, add_projectors, lesson
+from search.stages.losses import label_loss
 from search.stages.prune import freeze_dfl
+from search.stages.schedules import FINAL
+from search.stages.trainer import DIVERGED, AfterStep, ModuleTrainer
 from search.ultra import quiet_ultralytics
-from spaces.recipe import Distill, FeatureDistill, Finetune, NoDistill, Part
+from spaces.recipe import Distill, Finetune, UnlabeledDistill
 
 OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
-DIVERGED = "training diverged: the loss or the weights are no longer finite; try a lower learning rate"
-AfterStep = Callable[[nn.Module, float], None]  # (the model in training, the learning rate)
-
-
-class ModuleTrainer(DetectionTrainer):
-    """Ultralytics' trainer for a module as it is.
-
-    The stock trainer rebuilds the model from its YAML file and so undoes every change of shape. Nothing is
-    validated or saved here: accuracy is measured later, on the exported file.
-    """
-
-    def validate(self) -> tuple[dict[str, float], float]:
-        """Skips the validation of the last epoch."""
-        return {}, 0.0
-
-    def save_model(self) -> bool:
-        """Skips the checkpoint: the caller takes the averaged weights from memory, unrounded."""
-        return False
-
-    def save_metrics(self, metrics: dict[str, float]) -> None:
-        """Skips the CSV file."""
-
-    def final_eval(self) -> None:
-        """Skips the evaluation of the best checkpoint."""
-
-    def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Ends a training that diverged, since there is no checkpoint to go back to."""
-        if self.loss is not None and not self.loss.isfinite():
-            raise FloatingPointError(DIVERGED)
-        return False
 
 
 def finetune(
@@ -68,11 +43,12 @@ def finetune(
     """A trained copy of ``model``: the moving average of its weights after the last epoch, on the CPU.
 
     Args:
-        model: a detection model of Ultralytics.
-        part: epochs, learning rate, schedule, weight decay and batch size.
-        distill: whether and how strongly the checkpoint at ``teacher`` teaches too.
+        model: a detection model of Ultralytics; blended activations become the new ones alone.
+        part: epochs, learning rate and all else about the training.
+        distill: whether, how and how strongly a teacher teaches too.
         data: an Ultralytics ``data.yaml`` with absolute paths.
         image_size: the side of the square training images, in pixels.
+        teacher: the checkpoint that teaches where ``distill`` names none.
         seed: of the order of the images and their augmentation.
         threads: CPU threads for training.
         device: ``cpu`` or a CUDA index such as ``0``.
@@ -83,47 +59,79 @@ def finetune(
 
     Raises:
         FloatingPointError: the loss of an epoch or the weights afterwards are not finite.
+        ValueError: the teacher cannot teach this model, or a folder has no images.
     """
-    count = _parameters(model)
+    count, plan = _parameters(model), lesson(distill, teacher)
+    student = deepcopy(model)
+    freeze_dfl(student)
+    if plan and plan.feature_weight:
+        torch.manual_seed(seed)  # of the projectors' first weights
+        add_projectors(student, plan.teacher)
+
+    def loss(model: nn.Module) -> Any:
+        labels = label_loss(model, part.label_smoothing)
+        return TaughtLoss(model, plan, labels) if plan else labels
+
     with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder:
-        trainer = ModuleTrainer(overrides={**_settings(part, image_size, seed, device, extra or {}),
-                                           **TEACHINGS[type(distill)](distill, teacher), "data": str(data),
-                                           "project": folder, "name": "train"})  # fmt: skip
-        trainer.model = deepcopy(model)
-        freeze_dfl(trainer.model)
+        if isinstance(distill, UnlabeledDistill):
+            data = _unlabeled(Path(distill.images), data, Path(folder))
+        settings = {**_settings(part, image_size, seed, device, extra or {}),
+                    "data": str(data), "project": folder, "name": "train"}  # fmt: skip
+        trainer = ModuleTrainer(settings, model=student, part=part, loss=loss, after_step=after_step)
         trainer.add_callback("on_train_epoch_end", lambda t: on_epoch(t.epoch + 1, t.epochs))
-        if after_step is not None:
-            trainer.add_callback("on_train_start", lambda t: _call_after_steps(t, after_step))
         torch.set_num_threads(threads)  # the trainer took every core but one when it chose its device
         trainer.train()
     assert trainer.ema is not None
-    trained = trainer.ema.ema
-    if isinstance(trained, DistillationModel):
-        trained._remove_feature_hooks()
-    trained = _student(trained)
-    trained = deepcopy(trained).cpu().float().eval()
-    trained.criterion = None  # pyright: ignore[reportArgumentType]  # modules take any attribute
+    trained = _plain(trainer.ema.ema)
     assert _parameters(trained) == count, "the trainer changed the shape of the model"
     if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
         raise FloatingPointError(DIVERGED)
     return trained
 
 
+def _plain(averaged: nn.Module) -> nn.Module:
+    """A copy of ``averaged`` on the CPU without what only training needed."""
+    trained = deepcopy(averaged).cpu().float().eval()
+    trained.criterion = None  # pyright: ignore[reportArgumentType]  # modules take any attribute
+    if hasattr(trained, "projectors"):
+        del trained.projectors
+    drop_old(trained)
+    return trained
+
+
+def _unlabeled(images: Path, data: Path, folder: Path) -> Path:
+    """A data file in ``folder`` that trains on links to ``images``, beside which lie empty labels and the cache."""
+    found = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise ValueError(f"distill.images: there are no images in {images}")
+    links, labels = folder / "images", folder / "labels"  # Ultralytics refuses a data set without any label file
+    links.mkdir()
+    labels.mkdir()
+    for index, file in enumerate(found):
+        (links / f"{index:07d}_{file.name}").symlink_to(file.resolve())
+        (labels / f"{index:07d}_{file.stem}.txt").touch()
+    content = yaml.safe_load(data.read_text(encoding="utf-8"))
+    new = folder / "data.yaml"
+    new.write_text(yaml.safe_dump({**content, "train": str(links)}), encoding="utf-8")
+    return new
+
+
 def _settings(part: Finetune, image_size: int, seed: int, device: str, extra: dict[str, Any]) -> dict[str, Any]:
+    close = int(part.epochs * part.close_mosaic)
     return {
         "model": "yolov8n.yaml",  # never built: the module is set afterwards
         "imgsz": image_size,
         "epochs": part.epochs,
         "batch": part.batch,
         "nbs": part.batch,  # one step a batch: the stock 64 leaves a small data set with a few steps an epoch
-        "optimizer": "AdamW",
+        "optimizer": part.optimizer,
         "lr0": part.lr,
-        "lrf": 0.01,
-        "cos_lr": part.schedule == "cosine",
+        "lrf": FINAL,
         "weight_decay": part.weight_decay,
-        "warmup_epochs": min(3.0, part.epochs / 10),
+        "warmup_epochs": 0.0 if part.schedule == "one_cycle" else min(3.0, part.epochs / 10),
         "warmup_bias_lr": part.lr,
-        "close_mosaic": max(1, part.epochs // 4),  # the last epochs see pictures as they are
+        "mosaic": part.mosaic,
+        "close_mosaic": max(1, close) if part.close_mosaic else 0,  # the last epochs see pictures as they are
         "device": device,
         "workers": 0,
         "amp": device != "cpu",
@@ -138,26 +146,5 @@ def _settings(part: Finetune, image_size: int, seed: int, device: str, extra: di
     }
 
 
-def _call_after_steps(trainer: ModuleTrainer, after_step: AfterStep) -> None:
-    def hook(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        assert isinstance(trainer.model, nn.Module)
-        after_step(_student(trainer.model), optimizer.param_groups[0]["lr"])
-
-    assert trainer.optimizer is not None
-    trainer.optimizer.register_step_post_hook(hook)
-
-
-def _student(model: nn.Module) -> nn.Module:
-    """The model itself, out of what Ultralytics wraps it in to be taught."""
-    return model.student_model if isinstance(model, DistillationModel) else model
-
-
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-# What each way to distill adds to the trainer's settings. A new way is a type, a function and a line here.
-TEACHINGS: dict[type[Part], Callable[[Any, Path], dict[str, Any]]] = {
-    NoDistill: lambda part, teacher: {},
-    FeatureDistill: lambda part, teacher: {"distill_model": str(teacher), "dis": part.weight},
-}

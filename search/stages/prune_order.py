@@ -14,9 +14,9 @@ from torch import nn
 
 from search.stages.labelled import Batch
 from search.stages.prune import Counts, channel_counts, prune_channels, prune_to
+from search.stages.trainer import AfterStep
 from spaces.recipe import ChannelPruning, GradualPrune, SlimmingPrune
 
-AfterStep = Callable[[nn.Module, float], None]  # the model after a step of the optimizer, and its learning rate
 Train = Callable[[nn.Module, int, AfterStep | None], nn.Module]  # the model trained for so many epochs
 
 

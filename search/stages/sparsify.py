@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from ultralytics.nn.modules.block import DFL
 
 from spaces.recipe import MagnitudeSparsify, NMSparsify, Part, ThresholdSparsify
@@ -27,24 +28,30 @@ def sparsify(model: nn.Module, part: ThresholdSparsify | MagnitudeSparsify | NMS
 
 def convolution_weights(model: nn.Module) -> Weights:
     """The weights of all convolutions but the box decoder's, as views of the model's own."""
-    fixed = {id(weight) for module in model.modules() if isinstance(module, DFL) for weight in module.parameters()}
+    fixed = {id(inner) for module in model.modules() if isinstance(module, DFL) for inner in module.modules()}
     return {
-        f"{name}.weight": module.weight.data
+        f"{name}.weight": _trained_weight(module).data
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and id(module.weight) not in fixed
+        if isinstance(module, nn.Conv2d) and id(module) not in fixed
     }
+
+
+def _trained_weight(conv: nn.Conv2d) -> Tensor:
+    """The weight that an optimizer changes: not the rounded one, in a training that rounds."""
+    return conv.get_parameter("parametrizations.weight.original" if is_parametrized(conv, "weight") else "weight")
 
 
 def hold_zeros(model: nn.Module) -> Callable[[nn.Module, float], None]:
     """What puts the weights that are zero in ``model`` now back to zero after each step of an optimizer.
 
-    It takes the trained model, whose convolutions have the names and shapes of those in ``model``.
+    It takes the trained model, which has the convolutions of ``model``, by name and shape.
     """
     masks = {name: weight != 0 for name, weight in convolution_weights(model).items()}
 
     def hold(trained: nn.Module, rate: float) -> None:
-        for name, weight in convolution_weights(trained).items():
-            weight.mul_(masks[name].to(weight.device))
+        weights = convolution_weights(trained)
+        for name, mask in masks.items():
+            weights[name].mul_(mask.to(weights[name].device))
 
     return hold
 

@@ -28,6 +28,8 @@ TYPES: dict[ActivationName, type[nn.Module]] = {
     "relu6": nn.ReLU6,
     "hardswish": nn.Hardswish,
     "leaky_relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+    "gelu": nn.GELU,
 }
 FORMULAS: dict[ActivationName, Callable[[Tensor], Tensor]] = {
     "silu": lambda x: x / (1 + torch.exp(-x)),
@@ -35,6 +37,8 @@ FORMULAS: dict[ActivationName, Callable[[Tensor], Tensor]] = {
     "relu6": lambda x: torch.where(x > 0, x, 0.0).minimum(torch.tensor(6.0)),
     "hardswish": lambda x: x * (x + 3).clamp(0, 6) / 6,
     "leaky_relu": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "mish": lambda x: x * torch.tanh(torch.log1p(torch.exp(x))),
+    "gelu": lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
 }
 OPERATORS: dict[ActivationName, str] = {
     "silu": "Sigmoid",
@@ -42,6 +46,8 @@ OPERATORS: dict[ActivationName, str] = {
     "relu6": "Clip",
     "hardswish": "HardSwish",
     "leaky_relu": "LeakyRelu",
+    "mish": "Softplus",
+    "gelu": "Erf",
 }
 names = pytest.mark.parametrize("name", get_args(ActivationName))
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT, SETTINGS
 
 from search.stages.c2f import SplitC2f
+from search.stages.distill import TaughtLoss
 from search.stages.finetune import finetune
 from search.stages.prune import prune_channels
 from spaces.recipe import ChannelPrune, FeatureDistill, Finetune, NoDistill
@@ -130,7 +130,7 @@ def test_a_plain_model_in_eval_mode_comes_back(student: nn.Module, result: nn.Mo
     assert type(result) is DetectionModel
     assert not [module for module in result.modules() if module.training]
     assert not [module for module in result.modules() if module._forward_hooks or module._forward_pre_hooks]
-    assert not [module for module in result.modules() if isinstance(module, DistillationModel)]
+    assert [type(module) for module in result.modules()] == [type(module) for module in student.modules()]
     assert {value.device.type for value in result.state_dict().values()} == {"cpu"}
     assert {value.dtype for value in result.parameters()} == {torch.float32}
     found = answers(result, noise(2))
@@ -161,20 +161,20 @@ def test_the_teacher_decides_too_as_much_as_its_weight(
 def test_the_baseline_is_the_teacher_and_the_weight_that_of_its_loss(
     train: Train, model: nn.Module, student: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[DistillationModel] = []
-    original = DistillationModel.loss
+    seen: list[TaughtLoss] = []
+    original = TaughtLoss.__call__
 
-    def spy(self: DistillationModel, *arguments: Any) -> Any:
+    def spy(self: TaughtLoss, *arguments: Any) -> Any:
         seen.append(self)
         return original(self, *arguments)
 
-    monkeypatch.setattr(DistillationModel, "loss", spy)
+    monkeypatch.setattr(TaughtLoss, "__call__", spy)
     train(distill=FeatureDistill(weight=0.7))
     assert len(seen) == PICTURES // 4
-    assert {wrapper.dis for wrapper in seen} == {0.7}
-    assert weights(seen[-1].teacher_model) == weights(model)
-    assert parameters(seen[-1].student_model) == parameters(student)
-    assert seen[-1].student_model.args.cls == DEFAULT_CFG_DICT["cls"]  # pyright: ignore
+    assert {(loss.lesson.feature_weight, loss.lesson.logit_weight) for loss in seen} == {(0.7, 0.0)}
+    assert weights(seen[-1].teacher) == weights(model)
+    assert set(weights(seen[-1].student)) >= set(weights(student))
+    assert seen[-1].student.args.cls == DEFAULT_CFG_DICT["cls"]
 
 
 def test_input_data_and_folders_are_left_as_they_were(

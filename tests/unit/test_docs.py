@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from search.study import StudyConfig
-from spaces.space import parse_space
+from spaces.parse import parse_space
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spaces.params import from_params, to_params
+from spaces.describe import describe
+from spaces.params import to_params
+from spaces.parts.prune import training_epochs
 from spaces.recipe import (
     CbamChannel,
     ChannelPrune,
@@ -20,6 +22,7 @@ from spaces.recipe import (
     EfficientAttention,
     Export,
     FeatureDistill,
+    FeatureLogitDistill,
     Finetune,
     Fp16,
     Fp32,
@@ -27,8 +30,10 @@ from spaces.recipe import (
     GradualPrune,
     Grouped,
     Int8Dynamic,
+    Int8Qat,
     Int8Static,
     Int16,
+    LogitDistill,
     LowBit,
     MagnitudeSparsify,
     Mixed,
@@ -36,6 +41,7 @@ from spaces.recipe import (
     NoDistill,
     NoFinetune,
     NoPrune,
+    NoQat,
     NoSparsify,
     NoStructure,
     Recipe,
@@ -43,11 +49,12 @@ from spaces.recipe import (
     SlimmingPrune,
     SqueezeExcite,
     ThresholdSparsify,
+    UnlabeledDistill,
     WeightOnly,
+    WeightQat,
     content_hash,
-    describe,
-    training_epochs,
 )
+from spaces.sense import refusal
 
 
 def shares(high: float = 1.0) -> st.SearchStrategy[float]:
@@ -95,14 +102,34 @@ sparsifies = st.one_of(
     st.builds(NMSparsify, n=st.integers(1, 2), m=st.integers(3, 32)),
 )
 finetunes = st.builds(
-    Finetune,
-    epochs=st.integers(1, 10_000),
+    lambda epochs, **rest: Finetune(epochs=max(epochs), swap_epochs=min(epochs), **rest),
+    st.lists(st.integers(0, 9_999), min_size=2, max_size=2, unique=True),
     lr=shares(),
-    schedule=st.sampled_from(["linear", "cosine"]),
+    schedule=st.sampled_from(["linear", "cosine", "one_cycle"]),
+    optimizer=st.sampled_from(["adamw", "adam", "nadam", "radam", "rmsprop", "sgd"]),
     weight_decay=shares(),
+    l1=shares(),
     batch=st.integers(1, 4096),
+    label_smoothing=shares(),
+    freeze=st.integers(0, 1000),
+    freeze_names=st.sampled_from(["", "model.22.cv2.*"]),
+    ema=st.sampled_from(["ultralytics", "epoch", "none"]),
+    mosaic=shares(),
+    close_mosaic=shares(),
 )
-distills = st.one_of(st.just(NoDistill()), st.builds(FeatureDistill, weight=shares(100)))
+teachers = {"teacher": st.sampled_from(["baseline", "large.pt"]), "teacher_device": st.sampled_from(["", "cpu", "1"])}
+distills = st.one_of(
+    st.just(NoDistill()),
+    st.builds(FeatureDistill, weight=shares(100), **teachers),
+    st.builds(LogitDistill, weight=shares(100), temperature=shares(100), **teachers),
+    st.builds(FeatureLogitDistill, feature_weight=shares(100), logit_weight=shares(100), **teachers),
+    st.builds(UnlabeledDistill, images=st.just("pictures"), weight=shares(100), **teachers),
+)
+qats = st.one_of(
+    st.just(NoQat()),
+    st.builds(WeightQat, bits=st.sampled_from([8, 4, 3, 2, 1]), epochs=st.integers(1, 10_000), lr=shares()),
+    st.builds(Int8Qat, epochs=st.integers(1, 10_000), lr=shares()),
+)
 quantizes = st.one_of(
     st.just(Fp32()),
     st.just(Fp16()),
@@ -121,19 +148,24 @@ quantizes = st.one_of(
     st.builds(Mixed, budget=shares(), fallback=st.sampled_from(["float", "int16"])),
 )
 exports = st.builds(Export, fast_dfl=st.booleans(), sparse=st.booleans(), compact=st.booleans())
-trainings = st.one_of(
-    st.tuples(prunes.filter(lambda part: not training_epochs(part)), st.just(NoFinetune()), st.just(NoDistill())),
-    st.tuples(prunes, finetunes, distills),
+fields = st.fixed_dictionaries(
+    {
+        "image_size": st.integers(1, 128).map(lambda cells: 32 * cells),
+        "structure": structures,
+        "activation": st.sampled_from(["silu", "relu", "relu6", "hardswish", "leaky_relu", "mish", "gelu"]),
+        "prune": prunes,
+        "sparsify": sparsifies,
+        "finetune": st.one_of(st.just(NoFinetune()), finetunes),
+        "distill": distills,
+        "qat": qats,
+        "quantize": quantizes,
+        "export": exports,
+    }
 )
-recipes = st.builds(
-    lambda training, **rest: Recipe(prune=training[0], finetune=training[1], distill=training[2], **rest),
-    trainings,
-    image_size=st.integers(1, 128).map(lambda cells: 32 * cells),
-    structure=structures,
-    activation=st.sampled_from(["silu", "relu", "relu6", "hardswish", "leaky_relu"]),
-    sparsify=sparsifies,
-    quantize=quantizes,
-    export=exports,
+recipes = (
+    fields.map(lambda content: Recipe.model_construct(_fields_set=None, **content))
+    .filter(lambda recipe: refusal(to_params(recipe)) is None)
+    .map(lambda recipe: Recipe.model_validate(recipe.model_dump()))
 )
 
 
@@ -150,13 +182,13 @@ def test_json_and_yaml_give_the_recipe_back(recipe: Recipe) -> None:
 def test_params_are_flat_and_give_the_recipe_back(recipe: Recipe) -> None:
     params = to_params(recipe)
     assert all(isinstance(value, (bool, int, float, str)) for value in params.values())
-    assert from_params(params) == recipe
+    assert Recipe.from_params(params) == recipe
 
 
 @settings(deadline=None)
 @given(recipes, recipes)
 def test_params_of_kinds_not_chosen_are_ignored(recipe: Recipe, other: Recipe) -> None:
-    assert from_params({**to_params(other), **to_params(recipe)}) == recipe
+    assert Recipe.from_params({**to_params(other), **to_params(recipe)}) == recipe
 
 
 def test_params_names() -> None:
@@ -169,7 +201,7 @@ def test_params_names() -> None:
 
 def test_params_without_a_needed_value_are_refused() -> None:
     with pytest.raises(ValueError, match="ratio"):
-        from_params({"image_size": 64, "prune.kind": "channels"})
+        Recipe.from_params({"image_size": 64, "prune.kind": "channels"})
 
 
 @settings(deadline=None)
@@ -207,6 +239,8 @@ def test_trunk_id_differs_when_anything_else_differs(one: Recipe, two: Recipe) -
         {"finetune": {"kind": "train", "epochs": 4}},
         {"distill": {"kind": "none"}},
         {"distill": {"kind": "feature", "weight": 0.31}},
+        {"distill": {"kind": "feature", "teacher": "large.pt"}},
+        {"qat": {"kind": "weights"}},
     ],
 )
 def test_one_changed_trunk_field_changes_both_ids(change: dict[str, Any]) -> None:
@@ -267,7 +301,10 @@ TRAINS = "this prune trains by itself, with the settings of a finetune step: giv
         ({"image_size": 100}, r"image_size\n.*multiple of 32"),
         ({"image_size": 0}, r"image_size\n.*greater than or equal to 32"),
         ({"image_size": 8192}, r"image_size\n.*less than or equal to 4096"),
-        ({"activation": "gelu"}, "activation\n.*'silu', 'relu', 'relu6', 'hardswish' or 'leaky_relu'"),
+        ({"activation": "tanh"}, "activation\n.*'silu', 'relu', 'relu6', 'hardswish', 'leaky_relu', 'mish' or 'gelu'"),
+        ({"distill": {"kind": "logit"}}, "distill needs a finetune step"),
+        ({"finetune": {"kind": "train", "epochs": 3, "swap_epochs": 3}}, "swap_epochs 3 needs more than 3 epochs"),
+        ({"qat": {"kind": "weights", "bits": 5}}, r"qat\.weights\.bits\n.*8, 4, 3, 2 or 1"),
         ({"colour": "blue"}, "colour\n.*Extra inputs are not permitted"),
         ({"prune": {**CHANNELS, "depth": 3}}, r"prune\.channels\.depth\n.*Extra inputs are not permitted"),
         ({"prune": {"kind": "none", "ratio": 0.5}}, r"prune\.none\.ratio\n.*Extra inputs are not permitted"),

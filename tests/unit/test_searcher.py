@@ -13,8 +13,9 @@ from search.searcher import StrictOptunaSearch
 from search.store import Store
 from search.study import StudyConfig
 from search.trial import Task
+from spaces.parse import parse_space
 from spaces.recipe import Recipe
-from spaces.space import Space, parse_space
+from spaces.space import Space
 from spaces.starts import starting_recipes
 from tests.fakes import make_baseline, make_record
 

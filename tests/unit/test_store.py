@@ -14,8 +14,8 @@ from search.driver import in_flight
 from search.errors import UserError
 from search.record import Record
 from search.store import Store, locked, write_atomically
+from spaces.parse import parse_space
 from spaces.recipe import ChannelPrune, Fp32, Int8Static, Recipe
-from spaces.space import parse_space
 from tests.fakes import make_baseline, make_record
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,165 @@
+"""Quantization-aware training: the forward pass rounds as the file will, the backward pass does not see it.
+
+That is the straight-through estimator (Bengio et al., arXiv:1308.3432; for detectors as in Jacob et al.,
+arXiv:1712.05877). Batch normalization goes on living while training: it scales whole output channels, and so does
+every grid of `search.stages.precision.weights`, so rounding the weight before it is the same as rounding the folded
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from ultralytics.nn.modules import Conv, Detect
+from ultralytics.nn.modules.block import DFL, RepVGGDW
+from ultralytics.nn.modules.conv import RepConv
+
+from search.stages.precision.weights import TERNARY_THRESHOLD, quantize_weights
+from spaces.recipe import Int8Qat, WeightQat
+
+RANGE_MOMENTUM = 0.05  # of the moving average of an activation's range
+Train = Callable[[nn.Module], nn.Module]  # takes an untrained model, gives a trained one of the same form
+
+
+def train_quantized(model: nn.Module, part: WeightQat | Int8Qat, train: Train) -> nn.Module:
+    """A plain model, trained by ``train`` while its weights (and activations, if ``part`` says so) are rounded.
+
+    The weights that were rounded are whole multiples of one scale for each output channel afterwards, also when batch
+    normalization is folded into them: it is left as an addition alone.
+    """
+    prepared = deepcopy(model)
+    convs, bits = rounded_convs(prepared, part), _bits(part)
+    for conv in convs.values():
+        parametrize.register_parametrization(conv, "weight", Lattice(bits))
+        if isinstance(part, Int8Qat):
+            conv.input_range = InputRange()
+            conv.register_forward_pre_hook(_round_input)
+    trained = train(prepared)
+    for name in convs:
+        conv = trained.get_submodule(name)
+        if isinstance(part, Int8Qat):
+            conv._forward_pre_hooks.clear()
+            del conv.input_range
+        parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
+    for name in convs:
+        _settle(trained, name, bits)
+    return trained
+
+
+def rounded_convs(model: nn.Module, part: WeightQat | Int8Qat) -> dict[str, nn.Conv2d]:
+    """The convolutions whose weights ``part`` rounds, by name.
+
+    ``WeightQat`` leaves the first and the head's last alone, which cost most accuracy and are small. Convolutions that
+    are merged with others at export stay in float too, and so does the box decoder.
+    """
+    skipped: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, (DFL, RepConv, RepVGGDW)):
+            skipped |= {id(inner) for inner in module.modules()}
+    convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    if isinstance(part, WeightQat):
+        skipped |= {id(next(iter(convs.values()))), *map(id, _last_layers(model))}
+    return {name: conv for name, conv in convs.items() if id(conv) not in skipped}
+
+
+def _last_layers(model: nn.Module) -> list[nn.Module]:
+    """The last layer of every branch of the head, of those without non-maximum suppression too."""
+    heads = [module for module in model.modules() if isinstance(module, Detect)]
+    names = ("cv2", "cv3", "one2one_cv2", "one2one_cv3")
+    branches = [branch for head in heads for name in names for branch in getattr(head, name, None) or ()]
+    return [branch[-1] for branch in branches]
+
+
+class Lattice(nn.Module):
+    """Rounds a weight as ``quantize_weights`` does; the gradient passes as if it had not.
+
+    The same numbers up to 1e-5 of a scale, which is rounded to 16 bits only in the end.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Maps a weight (channels out, …) to one of the same shape."""
+        return weight + (self._rounded(weight.detach()) - weight).detach()
+
+    def _rounded(self, weight: Tensor) -> Tensor:
+        dims = tuple(range(1, weight.ndim))
+        magnitude = weight.abs()
+        mean = magnitude.mean(dims, keepdim=True)
+        if self.bits == 1:
+            return torch.where(weight < 0, -mean, mean)
+        if self.bits == 2:
+            kept = magnitude > TERNARY_THRESHOLD * mean
+            scale = (magnitude * kept).sum(dims, keepdim=True) / kept.sum(dims, keepdim=True).clamp(min=1)
+            return weight.sign() * kept * scale
+        scale = magnitude.amax(dims, keepdim=True) / (127 if self.bits == 8 else 7)
+        units = weight / scale.clamp(min=1e-12)
+        odd = self.bits == 3
+        return scale * ((2 * (units / 2).floor() + 1).clamp(-7, 7) if odd else units.round())
+
+
+class InputRange(nn.Module):
+    """Rounds an activation to 256 steps between the moving averages of its lowest and highest value, and 0."""
+
+    low: Tensor
+    high: Tensor
+    seen: Tensor  # how many batches, as a float, so that the trainer's moving average takes it along
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("low", "high", "seen"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps a tensor of any shape to one of the same shape; in training it also moves the range."""
+        if self.training:
+            with torch.no_grad():
+                share = RANGE_MOMENTUM if self.seen > 0 else 1.0
+                self.low.lerp_(x.min().float().clamp(max=0), share)
+                self.high.lerp_(x.max().float().clamp(min=0), share)
+                self.seen.add_(1)
+        scale = ((self.high - self.low) / 255).clamp(min=1e-8)
+        zero = (-self.low / scale).round().to(torch.int32)
+        return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, 255).to(x.dtype)
+
+
+def _round_input(conv: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (conv.input_range(inputs[0]),)
+
+
+def _bits(part: WeightQat | Int8Qat) -> int:
+    return part.bits if isinstance(part, WeightQat) else 8
+
+
+def _settle(model: nn.Module, name: str, bits: int) -> None:
+    """Folds batch normalization into the rounded weight ``name``, which becomes codes * scale, exactly.
+
+    The normalization stays in its place, with a factor of 1, so that the model is still made of the same modules.
+    """
+    conv = model.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)
+    weight = conv.weight.detach().double().cpu().numpy()
+    block = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(block, Conv) and block.conv is conv:
+        weight = weight * _fold(block.bn).reshape(-1, 1, 1, 1)
+    codes, scale = quantize_weights(weight.astype(np.float32), bits)
+    conv.weight.data = torch.from_numpy(codes * scale).to(conv.weight)
+
+
+def _fold(norm: nn.BatchNorm2d) -> np.ndarray:
+    """The factor of a normalization in eval mode, (channels,), after which only its addition is left to it."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    factor = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    norm.bias.data = (norm.bias.detach().double() - norm.running_mean.double() * factor).float()
+    norm.weight.data = torch.ones_like(norm.weight)
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1 - norm.eps)  # Ultralytics adds eps before it takes the root
+    return factor.cpu().numpy()

@@ -1,0 +1,132 @@
+"""Ultralytics' trainer for a module as it is: the only trainer here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from ultralytics.models.yolo.detect import DetectionTrainer
+
+from search.stages.activation import set_share
+from search.stages.schedules import SCHEDULES, ema_decay
+from spaces.recipe import Finetune
+
+LossOf = Callable[[nn.Module], Any]  # makes the loss of a model, which is where it will be trained
+AfterStep = Callable[[nn.Module, float], None]  # (the model in training, its learning rate)
+DIVERGED = "training diverged: the loss or the weights are no longer finite; try a lower learning rate"
+
+
+class ModuleTrainer(DetectionTrainer):
+    """Ultralytics' trainer for a module as it is.
+
+    The stock trainer rebuilds the model from its YAML file and so undoes every change of shape. Nothing is
+    validated or saved here: accuracy is measured later, on the exported file. ``finetune`` explains the arguments.
+    """
+
+    def __init__(
+        self,
+        overrides: dict[str, Any],
+        *,
+        model: nn.Module,
+        part: Finetune,
+        loss: LossOf,
+        after_step: AfterStep | None,
+    ) -> None:
+        super().__init__(overrides=overrides)
+        self.model, self.part, self.loss_of, self.after_step = model, part, loss, after_step
+        self.steps = 0  # of the optimizer
+        self.add_callback("on_pretrain_routine_end", ModuleTrainer._prepare)
+        self.add_callback("on_train_start", ModuleTrainer._set_loss)
+
+    def _prepare(self) -> None:
+        """Freezes and sets the horizon of the average, after Ultralytics has set both to its own ideas."""
+        frozen = frozen_parameters(self.model, self.part)
+        for name, parameter in self.model.named_parameters():
+            if name in frozen:
+                parameter.requires_grad_(False)  # without a gradient the optimizer leaves it as it is
+        assert self.ema is not None
+        decay = ema_decay(self.part.ema, len(self.train_loader))
+        self.ema.decay = decay  # pyright: ignore[reportAttributeAccessIssue]  # of another lambda's type
+
+    def _set_loss(self) -> None:
+        """Sets the loss once the model is where it will be trained."""
+        self.model.criterion = self.loss_of(self.model)
+
+    def _setup_scheduler(self) -> None:
+        """Sets the learning rate's factor for each epoch."""
+        self.lf = SCHEDULES[self.part.schedule](self.epochs)
+        assert self.optimizer is not None
+        self.scheduler = LambdaLR(self.optimizer, lr_lambda=self.lf)
+
+    def _model_train(self) -> None:
+        """Keeps the statistics of frozen normalizations as they are, besides what the stock trainer does."""
+        super()._model_train()
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+
+    def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimizer; after each of its steps come what the part and the caller add, then the average."""
+        optimizer = super().build_optimizer(*args, **kwargs)
+        optimizer.register_step_post_hook(lambda *_: self._after_step())
+        return optimizer
+
+    def _after_step(self) -> None:
+        assert self.optimizer is not None
+        self.steps += 1
+        if self.part.l1:
+            shrink(self.optimizer, self.part.l1)
+        if self.part.swap_epochs:
+            share = min(self.steps / (self.part.swap_epochs * len(self.train_loader)), 1.0)
+            set_share(self.model, share)
+        if self.after_step is not None:
+            self.after_step(self.model, self.optimizer.param_groups[0]["lr"])
+
+    def validate(self) -> tuple[dict[str, float], float]:
+        """Skips the validation of the last epoch."""
+        return {}, 0.0
+
+    def save_model(self) -> bool:
+        """Skips the checkpoint: the caller takes the averaged weights from memory, unrounded."""
+        return False
+
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """Skips the CSV file."""
+
+    def final_eval(self) -> None:
+        """Skips the evaluation of the best checkpoint."""
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Ends a training that diverged, since there is no checkpoint to go back to."""
+        if self.loss is not None and not self.loss.isfinite():
+            raise FloatingPointError(DIVERGED)
+        return False
+
+
+def frozen_parameters(model: nn.Module, part: Finetune) -> set[str]:
+    """The names of the parameters that ``part`` keeps as they are."""
+    layers = tuple(f"model.{index}." for index in range(part.freeze))
+    return {
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith(layers) or fnmatch(name, part.freeze_names) or ".dfl" in name
+    }
+
+
+def shrink(optimizer: torch.optim.Optimizer, l1: float) -> None:
+    """Moves every weight that decays by its learning rate times ``l1`` towards zero, where it stops.
+
+    The proximal step of an L1 penalty (Parikh and Boyd, Proximal Algorithms, 2014, section 6.5.2), which makes
+    weights exactly zero, whatever the optimizer did to their gradients.
+    """
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            if group.get("param_group") != "weight":
+                continue
+            for weight in group["params"]:
+                if weight.requires_grad:
+                    weight.copy_(nn.functional.softshrink(weight, group["lr"] * l1))
