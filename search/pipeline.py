@@ -37,6 +37,7 @@ from spaces.recipe import (
     Export,
     Finetune,
     GradualPrune,
+    LayerwisePrune,
     MagnitudeSparsify,
     NMSparsify,
     NoPrune,
@@ -213,6 +214,7 @@ SHAPES: dict[type, Callable[[nn.Module, Any, Recipe, Inputs], nn.Module]] = {
     str: _activate,  # an activation is a bare name
     NoPrune: _keep,
     ChannelPrune: _prune,
+    LayerwisePrune: _prune,
     GradualPrune: _prune,
     SlimmingPrune: _prune,
     NoSparsify: _keep,

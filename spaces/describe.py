@@ -10,6 +10,7 @@ from spaces.recipe import (
     GradualPrune,
     Int8Qat,
     Int8Static,
+    LayerwisePrune,
     LowBit,
     MagnitudeSparsify,
     Mixed,
@@ -45,6 +46,10 @@ def _prune(part: Part) -> list[str]:
     if not isinstance(part, ChannelPruning):
         return []
     words = [f"prune {part.ratio:g} {part.method}/{part.scope}"]
+    if isinstance(part, LayerwisePrune):
+        factors = {"backbone": part.backbone, "neck": part.neck, "head": part.head}
+        words += [f"{name} ×{factor:g}" for name, factor in factors.items() if factor != 1]
+        words += [part.layers] if part.layers else []
     if isinstance(part, GradualPrune):
         words.append(f"{part.order} in {part.steps} steps of {part.step_epochs} epochs")
     if isinstance(part, SlimmingPrune):

@@ -16,9 +16,9 @@ from search.stages.c2f import from_two_convs, to_two_convs
 from search.stages.labelled import Batch
 from search.stages.norm import reestimate_norms
 from search.stages.prune_importance import IMPORTANCES, NEEDS_LABELS, Importance
-from search.stages.prune_layers import output_layers, protected_layers
+from search.stages.prune_layers import layer_ratios, output_layers, protected_layers
 from search.stages.prune_sensitivity import sensitive_ratios
-from spaces.recipe import ChannelPruning
+from spaces.recipe import ChannelPruning, LayerwisePrune
 
 Counts = Mapping[str, int]  # channels that a layer puts out, by its name in a model whose C2f are two convolutions
 
@@ -54,6 +54,9 @@ def prune_channels(
         ratios = sensitive_ratios(
             pruned, part, importance, image_size=image_size, batches=batches, protected=protected, cache=cache
         )
+    if isinstance(part, LayerwisePrune):
+        ratios = layer_ratios(pruned, part)
+        protected += [layer for layer, ratio in ratios.items() if not ratio]  # rounding would take channels of them
     _remove(
         pruned,
         importance,

@@ -9,7 +9,8 @@ from torch import nn
 from ultralytics.nn.modules import Detect
 
 from search.stages.c2f import TwoConvC2f
-from spaces.recipe import ChannelPruning
+from spaces.parts.prune import named_ratios
+from spaces.recipe import ChannelPruning, LayerwisePrune
 
 
 def output_layers(model: nn.Module) -> list[nn.Module]:
@@ -38,6 +39,19 @@ def protected_layers(model: nn.Module, part: ChannelPruning) -> list[nn.Module]:
             f"prune; layers have names such as {next(iter(names.values()), 'model.0.conv')}"
         )
     return [*outputs, *(layer for layer in names if layer not in chosen)]
+
+
+def layer_ratios(model: nn.Module, part: LayerwisePrune) -> dict[nn.Module, float]:
+    """The share of its channels that every convolution loses, before coupling, rounding and the bound."""
+    factors = {"backbone": part.backbone, "neck": part.neck, "head": part.head}
+    named = named_ratios(part.layers)
+    return {
+        layer: next(
+            (ratio for pattern, ratio in named if re.search(pattern, name)),
+            min(part.ratio * factors[_place(name, model)], part.max_ratio),
+        )
+        for layer, name in public_names(model).items()
+    }
 
 
 def public_names(model: nn.Module) -> dict[nn.Module, str]:

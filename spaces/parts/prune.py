@@ -41,11 +41,7 @@ class ChannelPruning(Part):
     @field_validator("include", "exclude")
     @classmethod
     def _pattern(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from error
-        return value
+        return _expression(value)
 
     @model_validator(mode="after")
     def _bounded(self) -> ChannelPruning:
@@ -88,7 +84,52 @@ class SlimmingPrune(ChannelPruning):
     sparsity_weight: float = Field(default=0.1, gt=0, le=100)
 
 
-Prune = Annotated[NoPrune | ChannelPrune | GradualPrune | SlimmingPrune, Field(discriminator="kind")]
+class LayerwisePrune(ChannelPruning):
+    """All channels at once, a ratio for each layer: ``ratio`` times its section's factor, or a ratio by its name.
+
+    ``backbone``, ``neck`` and ``head`` are the factors; 0 leaves a section as it is. ``layers`` names single layers,
+    whatever section they are in: pairs of a regular expression, searched for in the name, and a ratio, such as
+    ``model.2.=0.25, model.22.cv3=0.6``, of which the first that matches counts. Coupled layers are pruned as the
+    first of them. No layer loses more than ``max_ratio``.
+    """
+
+    kind: Literal["per_layer"] = "per_layer"
+    scope: Literal["layer"] = "layer"  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen: narrower is sound
+    backbone: float = Field(default=1.0, ge=0, le=4)
+    neck: float = Field(default=1.0, ge=0, le=4)
+    head: float = Field(default=1.0, ge=0, le=4)
+    layers: str = ""
+
+    @field_validator("layers")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        named_ratios(value)
+        return value
+
+
+Prune = Annotated[NoPrune | ChannelPrune | LayerwisePrune | GradualPrune | SlimmingPrune, Field(discriminator="kind")]
+
+
+def named_ratios(layers: str) -> list[tuple[str, float]]:
+    """The pairs of an expression and a ratio in ``LayerwisePrune.layers``; raises ValueError for other text."""
+    pairs: list[tuple[str, float]] = []
+    for text in filter(None, (text.strip() for text in layers.split(","))):
+        pattern, _, ratio = text.rpartition("=")
+        try:
+            pairs.append((_expression(pattern), float(ratio)))
+        except ValueError as error:
+            raise ValueError(f"layers: {text!r} is not a pattern, = and a ratio: {error}") from error
+        if not pattern or not 0 <= pairs[-1][1] < 1:
+            raise ValueError(f"layers: {text!r} is not a pattern, = and a ratio from 0 to below 1")
+    return pairs
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return text
 
 
 def training_epochs(part: Part) -> int:

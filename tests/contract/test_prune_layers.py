@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from search.stages.export import export_onnx
 from search.stages.prune import prune_channels
-from spaces.recipe import ChannelPrune, Export
+from spaces.recipe import ChannelPrune, Export, LayerwisePrune
 from tests.tiny import OUTPUT, SIZE, branches, conv_shapes, noise, onnx_answers, snapshot
 
 HALF: Any = {"ratio": 0.5, "round_to": 1}
@@ -48,6 +48,50 @@ def test_each_place_is_pruned_alone_and_together_they_are_all(model: nn.Module, 
     assert {index(name) for name in places["neck"]} <= set(range(BACKBONE, HEAD))
     assert {index(name) for name in places["head"]} == {HEAD}
     assert set.union(*places.values()) == everything
+
+
+def counts(model: nn.Module) -> dict[str, int]:
+    return {name: module.out_channels for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+def layerwise(model: nn.Module, **fields: Any) -> nn.Module:
+    return prune_channels(model, LayerwisePrune(**{**HALF, **fields}), image_size=SIZE, batches=[])
+
+
+def test_factors_of_one_are_one_ratio_for_all(model: nn.Module) -> None:
+    same = prune_channels(model, ChannelPrune(**HALF), image_size=SIZE, batches=[])
+    assert counts(layerwise(model)) == counts(same)
+
+
+def test_each_section_loses_the_ratio_times_its_factor(model: nn.Module, everything: set[str]) -> None:
+    old, new = counts(model), counts(layerwise(model, backbone=0.5, neck=0.0, head=1.5))
+    for name in everything:
+        where = 0.75 if index(name) == HEAD else 0.0 if index(name) >= BACKBONE else 0.25
+        assert new[name] == pytest.approx(old[name] * (1 - where), abs=1), name  # a whole number of channels
+    assert {name for name in old if new[name] < old[name]} <= everything
+
+
+def test_a_layer_by_its_name_has_a_ratio_of_its_own(model: nn.Module) -> None:
+    old, new = counts(model), counts(layerwise(model, layers=r"^model\.1\.=0.25, ^model\.[13]\.=0"))
+    assert new["model.1.conv"] == old["model.1.conv"] * 3 // 4  # the first pair that matches
+    assert new["model.3.conv"] == old["model.3.conv"]
+    assert new["model.5.conv"] == old["model.5.conv"] // 2
+
+
+def test_no_layer_loses_more_than_the_bound(model: nn.Module) -> None:
+    old, new = counts(model), counts(layerwise(model, backbone=4.0, max_ratio=0.75))
+    assert new["model.5.conv"] == old["model.5.conv"] // 4
+    assert all(new[name] >= old[name] // 4 for name in old)
+
+
+def test_a_layerwise_pruned_model_exports_with_these_shapes(model: nn.Module, tmp_path: Path) -> None:
+    before = snapshot(model)
+    pruned = layerwise(model, backbone=0.4, head=1.4, round_to=4)
+    assert snapshot(model) == before
+    path = export_onnx(pruned, Export(fast_dfl=False), image_size=SIZE, path=tmp_path / "model.onnx")
+    assert sum(shape[0] for shape in conv_shapes(path).values()) == sum(counts(pruned).values())
+    assert onnx_answers(path, noise(1)).shape == OUTPUT
+    assert snapshot(layerwise(model, backbone=0.4, head=1.4, round_to=4)) == snapshot(pruned)
 
 
 def test_the_outputs_are_kept_even_if_they_are_asked_for(model: nn.Module, everything: set[str]) -> None:

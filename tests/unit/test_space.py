@@ -281,11 +281,17 @@ CHANNELS = {"kind": "channels", "ratio": 0.5}
         ({"image_size": {"scale": [100]}}, "space.image_size: Input should be less than or equal to 4096"),
         (
             {"prune": "channels"},
-            "space.prune: each option needs a kind, one of none, channels, gradual, slimming; got 'channels'",
+            "space.prune: each option needs a kind, one of none, channels, per_layer",
         ),
-        ({"prune": []}, "space.prune: each option needs a kind, one of none, channels, gradual, slimming; got []"),
-        ({"prune": {"ratio": 0.5}}, "space.prune: each option needs a kind, one of none, channels, gradual"),
-        ({"prune": {"kind": "heads"}}, "space.prune: each option needs a kind, one of none, channels, gradual"),
+        (
+            {"prune": []},
+            "space.prune: each option needs a kind, one of none, channels, per_layer",
+        ),
+        ({"prune": {"ratio": 0.5}}, "space.prune: each option needs a kind, one of none, channels, per_layer"),
+        (
+            {"prune": {"kind": "heads"}},
+            "space.prune: each option needs a kind, one of none, channels, per_layer",
+        ),
         ({"quantize": {"kind": ["fp32", "int8"]}}, "space.quantize: each option needs a kind, one of fp32, fp16, int8"),
         (
             {"prune": {**CHANNELS, "kind": "gradual", "ratio": 0.5}},
