@@ -19,6 +19,7 @@ app = typer.Typer(
     epilog="Start with: python -m search demo. Add --debug to any command for full tracebacks.",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DATA = "Ultralytics data.yaml, or for classification a folder with train/<class>/ and val/<class>/"
 StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder, such as results/demo.")]
 
 
@@ -85,7 +86,7 @@ def front(
 def apply(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="A recipe, as beside each artifact.")],
     model: Annotated[str, typer.Option(help="The .pt checkpoint to compress.")],
-    data: Annotated[Path, typer.Option(help="Ultralytics data.yaml.")],
+    data: Annotated[Path, typer.Option(help=f"{DATA}.")],
     out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Json = False,
@@ -101,8 +102,8 @@ def apply(
         measured = record.measurement
         assert measured and measured.accuracy
         typer.echo(
-            f"{out}/model.onnx: mAP50-95 {measured.accuracy.map50_95:.3f}, latency ×{measured.latency.ratio:.3f}, "
-            f"size ×{measured.size_ratio:.3f}"
+            f"{out}/model.onnx: {measured.accuracy.metric} {measured.accuracy.value:.3f}, "
+            f"latency ×{measured.latency.ratio:.3f}, size ×{measured.size_ratio:.3f}"
         )
 
 
@@ -110,7 +111,7 @@ def apply(
 def measure(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to measure.")],
     against: Annotated[Path | None, typer.Option(help="The file to compare with [default: itself].")] = None,
-    data: Annotated[Path | None, typer.Option(help="Ultralytics data.yaml, to measure accuracy too.")] = None,
+    data: Annotated[Path | None, typer.Option(help=f"{DATA}, to measure accuracy too.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")] = 1,
     runs: Annotated[int, typer.Option(min=10, help="Timed pairs.")] = 150,

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.measure.accuracy import Accuracy, measure_accuracy
+from search.measure.accuracy import measure_accuracy
 from search.measure.latency import Latency
 from search.record import Artifact, Measurement
+from search.tasks.accuracy import Accuracy
 from spaces.recipe import Recipe
 
 MeasureLatency = Callable[[Path, int], Latency]  # (file, runs), beside the study's baseline file
@@ -43,7 +44,7 @@ class Gauge:
             FloatingPointError: the accuracy is not a number.
         """
         accuracy = measure_accuracy(file, self.data, image_size=recipe.image_size, threads=self.threads)
-        if not math.isfinite(accuracy.map50_95):
+        if not math.isfinite(accuracy.value):
             raise FloatingPointError("the accuracy is not a number")
         return self._measurement(file, accuracy, self.runs)
 

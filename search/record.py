@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from search.measure.accuracy import Accuracy
 from search.measure.latency import Latency
+from search.tasks.accuracy import Accuracy
 from spaces.recipe import Recipe
 
 State = Literal["complete", "screened", "stopped", "failed"]
@@ -61,7 +61,7 @@ class Record(BaseModel):
         if self.state != "complete" or self.measurement is None or self.measurement.accuracy is None:
             return None
         known: dict[Objective, float] = {
-            "accuracy": self.measurement.accuracy.map50_95,
+            "accuracy": self.measurement.accuracy.value,
             "latency": self.measurement.latency.ratio,
             "size": self.measurement.size_ratio,
         }

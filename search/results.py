@@ -12,6 +12,7 @@ from search.front import hypervolume, non_dominated, pick
 from search.record import Record, losses
 from search.store import Store
 from search.study import StudyConfig, parse_study
+from search.tasks.accuracy import further_metrics
 
 Member = dict[str, Any]
 ROUNDING = 1e-9  # 0.585 - 0.575 is 0.010000000000000009 in floating point
@@ -37,7 +38,7 @@ def front_records(config: StudyConfig, store: Store) -> list[Record]:
 
 
 def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
-    """The whole result: baseline, front, hypervolume, records, states and host.
+    """The whole result: what accuracy is, baseline, front, hypervolume, records, states and host.
 
     The hypervolume is in units of accuracy times ratios to the baseline: the volume between the front and the
     point of accuracy 0 at the baseline's own latency and size.
@@ -49,7 +50,10 @@ def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
     corner = [0.0 if objective == "accuracy" else 1.0 for objective in config.objectives]
     points = [losses(record.values(config.objectives) or (), config.objectives) for record in front]
     host = folder / "host.json"
+    measured = store.baseline.measurement
+    assert measured and measured.accuracy
     return {
+        "metric": measured.accuracy.metric,
         "baseline": member(store.baseline, store.baseline, tests),
         "front": [member(record, store.baseline, tests) for record in front],
         "hypervolume": hypervolume(points, corner) if points else 0.0,
@@ -66,11 +70,9 @@ def member(record: Record, baseline: Record, tests: dict[str, Any]) -> Member:
     latency = measured.latency
     return {
         "record_id": record.id,
-        "accuracy": measured.accuracy.map50_95,
-        "accuracy_drop": reference.accuracy.map50_95 - measured.accuracy.map50_95,
-        "map50": measured.accuracy.map50,
-        "precision": measured.accuracy.precision,
-        "recall": measured.accuracy.recall,
+        "accuracy": measured.accuracy.value,
+        "accuracy_drop": reference.accuracy.value - measured.accuracy.value,
+        **further_metrics(measured.accuracy),
         "latency_ms_p50": latency.p50_ms,
         "latency_ms_p95": latency.p95_ms,
         "fps": latency.fps,
@@ -116,7 +118,7 @@ def _feasible(record: Record, baseline: Record | None, config: StudyConfig) -> b
         return False
     measured, limits = record.measurement, config.constraints
     assert measured and measured.accuracy and baseline.measurement.accuracy
-    drop = baseline.measurement.accuracy.map50_95 - measured.accuracy.map50_95
+    drop = baseline.measurement.accuracy.value - measured.accuracy.value
     return all(
         limit is None or value <= limit + ROUNDING
         for value, limit in (

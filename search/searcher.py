@@ -165,7 +165,7 @@ class StrictOptunaSearch(OptunaSearch):
         keep = non_dominated(points) if points else []
         front = tuple(_rival(record) for record, kept in zip(rivals, keep, strict=True) if kept)
         return Bar(
-            reachable_accuracy=max([baseline.measurement.accuracy.map50_95, *(rival.accuracy for rival in front)]),
+            reachable_accuracy=max([baseline.measurement.accuracy.value, *(rival.accuracy for rival in front)]),
             rivals=front,
             constraints=self._config.constraints,
             objectives=self._config.objectives,
@@ -224,7 +224,7 @@ def _rival(record: Record) -> Rival:
     assert measurement is not None and measurement.accuracy is not None
     return Rival(
         id=record.id,
-        accuracy=measurement.accuracy.map50_95,
+        accuracy=measurement.accuracy.value,
         latency=measurement.latency.ratio,
         size=measurement.size_ratio,
     )

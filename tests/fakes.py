@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from search.measure.accuracy import Accuracy
 from search.measure.latency import Latency
 from search.record import BASELINE, Artifact, Measurement, Record, State
+from search.tasks.accuracy import DetectionAccuracy
 from spaces.recipe import Recipe
 
 
@@ -21,7 +21,7 @@ def make_record(
     """A record of ``recipe`` with these results; only a complete one has an artifact."""
     found = None
     if accuracy is not None:
-        found = Accuracy(split="val", images=8, map50_95=accuracy, map50=accuracy, precision=0.5, recall=0.5)
+        found = DetectionAccuracy(split="val", images=8, map50_95=accuracy, map50=accuracy, precision=0.5, recall=0.5)
     measured = Measurement(
         accuracy=found,
         latency=Latency(

@@ -5,26 +5,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
+from search.tasks.accuracy import Accuracy
+from search.tasks.table import kind_of_view
 from search.ultra import quiet_ultralytics
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Detection metrics on one split, all as fractions."""
-
-    split: str
-    images: int
-    map50_95: float
-    map50: float
-    precision: float
-    recall: float
 
 
 def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size: int, threads: int = 1) -> Accuracy:
@@ -32,22 +21,21 @@ def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size:
 
     Args:
         model: an ONNX file with the metadata that Ultralytics writes.
-        data: an Ultralytics ``data.yaml`` with absolute paths.
+        data: the ``data.yaml`` of a study's view, which says what the task is.
         split: ``val`` or ``test``.
         image_size: the side of the model's square input, in pixels.
         threads: CPU threads for the runtime.
     """
-    from ultralytics.models.yolo.detect import DetectionValidator
-
+    kind = kind_of_view(data)
     with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder, _session_threads(threads):
-        validator = DetectionValidator(
+        validator = kind.validator()(
             save_dir=Path(folder),
             args={
                 "model": str(model),
-                "data": str(data),
+                "data": str(kind.trainer_data(data)),
                 "split": split,
                 "imgsz": image_size,
-                "task": "detect",
+                "task": kind.name,
                 "mode": "val",
                 "batch": 1,
                 "rect": False,
@@ -58,15 +46,7 @@ def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size:
             },
         )
         validator(model=str(model))
-    box = validator.metrics.box
-    return Accuracy(
-        split=split,
-        images=int(validator.seen or 0),
-        map50_95=float(box.map),
-        map50=float(box.map50),
-        precision=float(box.mp),
-        recall=float(box.mr),
-    )
+    return kind.accuracy(validator, split)
 
 
 @contextmanager

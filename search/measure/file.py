@@ -9,6 +9,7 @@ from typing import Any
 from search.errors import UserError
 from search.measure.host import host_info
 from search.measure.latency import measure_latency
+from search.tasks.accuracy import further_metrics
 
 
 def measure_file(
@@ -56,9 +57,8 @@ def _accuracy(model: Path, data: Path, split: str, threads: int) -> dict[str, An
         found = measure_accuracy(model, view, split=split, image_size=image_size, threads=threads)
     return {
         "split": split,
-        "accuracy": found.map50_95,
-        "map50": found.map50,
-        "precision": found.precision,
-        "recall": found.recall,
+        "metric": found.metric,
+        "accuracy": found.value,
+        **further_metrics(found),
         "images": found.images,
     }

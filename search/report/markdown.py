@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from search.report.plot import plot_front
-from search.report.tables import HEADER, front_rows
+from search.report.tables import front_rows, header
 from search.store import Store, write_atomically
 from search.study import StudyConfig
+from search.tasks.accuracy import value_of
 from spaces.describe import describe
 
 
@@ -29,7 +30,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
 def _front_section(result: dict[str, Any]) -> str:
     return (
         f"## Front\n\nAccuracy is on the validation split, from which the search chose. "
-        f"Hypervolume {result['hypervolume']:.4f}.\n\n{_table(HEADER, front_rows(result))}"
+        f"Hypervolume {result['hypervolume']:.4f}.\n\n{_table(header(result), front_rows(result))}"
     )
 
 
@@ -37,7 +38,7 @@ def _test_section(result: dict[str, Any]) -> str:
     members = [m for m in [*result["front"], result["baseline"]] if m["test"]]
     if not members:
         return ""
-    rows = [(m["record_id"], f"{m['accuracy']:.3f}", f"{m['test']['map50_95']:.3f}") for m in members]
+    rows = [(m["record_id"], f"{m['accuracy']:.3f}", f"{value_of(m['test']):.3f}") for m in members]
     return "## On the test split\n\nMeasured once, at the end.\n\n" + _table(("record", "val", "test"), rows)
 
 
@@ -49,7 +50,8 @@ def _measured_section(config: StudyConfig, result: dict[str, Any]) -> str:
         [
             "## How it was measured",
             "",
-            f"- Accuracy: Ultralytics' validator on the exported ONNX file, {config.image_size} px for the baseline.",
+            f"- Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
+            f"{config.image_size} px for the baseline.",
             f"- Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), {target.runs} runs each, "
             "interleaved with the FP32 baseline file in one process; the ratio is of "
             f"{'CPU time' if target.threads == 1 else 'wall time'}, with a bootstrap interval.",

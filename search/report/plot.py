@@ -11,12 +11,12 @@ from search.store import write_atomically
 
 
 def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> None:
-    """Writes an SVG of mAP50-95 over the latency ratio, with the intervals of the front's members."""
+    """Writes an SVG of the accuracy over the latency ratio, with the intervals of the front's members."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    points = [(r.measurement.latency.ratio, r.measurement.accuracy.map50_95) for r in finished
+    points = [(r.measurement.latency.ratio, r.measurement.accuracy.value) for r in finished
               if r.measurement and r.measurement.accuracy]  # fmt: skip
     if points:
         axes.scatter(*zip(*points, strict=True), s=22, color="#9aa5b1", label="finished records")
@@ -29,7 +29,7 @@ def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> No
     base = result["baseline"]
     axes.scatter([base["latency_ratio"]], [base["accuracy"]], marker="*", s=160, color="#c8553d", label="baseline")
     axes.set_xlabel("latency, as a ratio to the FP32 baseline (lower is better)")
-    axes.set_ylabel("mAP50-95 on the validation split")
+    axes.set_ylabel(f"{result['metric']} on the validation split")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     drawn = StringIO()

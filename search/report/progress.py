@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.record import Record
-from search.report.tables import FOLDING, HEADER, front_rows
+from search.report.tables import FOLDING, front_rows, header
 from search.study import StudyConfig
 from spaces.describe import describe
 from spaces.recipe import Recipe
@@ -59,7 +59,7 @@ def print_front(result: dict[str, Any], folder: Path) -> None:
     if not console.is_terminal:
         console.width = 200  # a log or a pipe has no edge to fold at
     table = Table(box=None, pad_edge=False)
-    for name in HEADER:
+    for name in header(result):
         table.add_column(name, no_wrap=name not in FOLDING, overflow="fold")
     for row in front_rows(result):
         table.add_row(*row)
@@ -73,7 +73,7 @@ def print_front(result: dict[str, Any], folder: Path) -> None:
 def _outcome(record: Record) -> str:
     kind, measured = record.recipe.quantize.kind, record.measurement
     if record.state == "complete" and measured and measured.accuracy:
-        return f"{kind} mAP {measured.accuracy.map50_95:.3f} at ×{measured.latency.ratio:.2f}"
+        return f"{kind} {measured.accuracy.metric} {measured.accuracy.value:.3f} at ×{measured.latency.ratio:.2f}"
     return f"{kind} {record.state}"
 
 

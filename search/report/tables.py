@@ -9,8 +9,13 @@ from search.results import choose
 from spaces.describe import describe
 from spaces.recipe import Recipe
 
-HEADER = ("mAP50-95", "drop", "latency", "interval", "p50 ms", "size", "MB", "record", "pick", "recipe")
+COLUMNS = ("drop", "latency", "interval", "p50 ms", "size", "MB", "record", "pick", "recipe")
 FOLDING = frozenset({"pick", "recipe"})  # columns that may take several lines in a narrow terminal
+
+
+def header(result: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the columns, of which the first is the metric."""
+    return (result["metric"], *COLUMNS)
 
 
 def front_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 
-Batch = dict[str, Any]  # an Ultralytics training batch: "img" (N, 3, H, W) float in [0, 1], "cls", "bboxes", …
+from search.tasks.kind import Batch
+
+__all__ = ["Batch", "batch_loss"]
 
 
 def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -21,11 +20,3 @@ def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
     return loss.sum()
 
 
-def single_images(batch: Batch) -> list[Batch]:
-    """The images of ``batch`` as batches of one."""
-    images: list[Batch] = []
-    for index, image in enumerate(batch["img"]):
-        own = batch["batch_idx"] == index
-        boxes = {"cls": batch["cls"][own], "bboxes": batch["bboxes"][own]}
-        images.append({"img": image[None], "batch_idx": torch.zeros(int(own.sum())), **boxes})
-    return images

@@ -8,8 +8,9 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from search.stages.labelled import Batch, batch_loss, single_images
+from search.stages.labelled import Batch, batch_loss
 from search.stages.prune_attention import attention_importance
+from search.tasks.table import kind_of_model
 
 Importance = Callable[..., Tensor | None]  # a dependency group of Torch-Pruning to one score a channel, or none
 
@@ -46,7 +47,8 @@ def _hessian(model: nn.Module, batches: Sequence[Batch]) -> Importance:
     Optimal brain damage (LeCun et al. 1989). The mean is taken here and read from where gradients are: Torch-Pruning
     1.6.1's own accumulation looks its sums up under the wrong key and forgets all images but the last.
     """
-    images = [image for batch in batches for image in single_images(batch)]
+    kind = kind_of_model(model)
+    images = [image for batch in batches for image in kind.singles(batch)]
     means = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
     for image in images:
         model.zero_grad()

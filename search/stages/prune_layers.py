@@ -6,21 +6,17 @@ import re
 from typing import cast
 
 from torch import nn
-from ultralytics.nn.modules import Detect
 
 from search.stages.c2f import TwoConvC2f
+from search.tasks.table import kind_of_model
 from spaces.parts.prune import named_ratios
 from spaces.recipe import ChannelPruning, LayerwisePrune
 
 
 def output_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers whose channels mean something: the head's last convolutions and its box decoder."""
-    protected: list[nn.Module] = []
-    for module in model.modules():
-        if isinstance(module, Detect):
-            protected += [cast(nn.Sequential, branch)[-1] for branch in (*module.cv2, *module.cv3)]
-            protected.append(module.dfl)
-    return protected
+    """The layers of the head whose channels mean something: the model's answer."""
+    kind = kind_of_model(model)
+    return [layer for module in model.modules() for layer in kind.outputs(module)]
 
 
 def protected_layers(model: nn.Module, part: ChannelPruning) -> list[nn.Module]:
@@ -78,6 +74,6 @@ def _place(name: str, model: nn.Module) -> str:
     """Where the layer called ``model.<index>.…`` is: as many first modules as the YAML says are the backbone."""
     index = int(name.split(".")[1])
     modules, backbone = cast(nn.Sequential, model.model), cast(dict[str, list[object]], model.yaml)["backbone"]
-    if isinstance(modules[index], Detect):
+    if index == len(modules) - 1:
         return "head"
     return "backbone" if index < len(backbone) else "neck"

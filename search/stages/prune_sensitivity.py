@@ -180,7 +180,7 @@ def _key(model: nn.Module, method: str, image_size: int, batches: Sequence[Batch
     content = hashlib.sha256(f"{model}{method}{image_size}{LEVELS}{BATCHES}".encode())
     tensors = [*model.state_dict().values()]
     for batch in batches:  # all of them: the method may look at more than the scan does
-        tensors += [batch[name] for name in ("img", "batch_idx", "cls", "bboxes")]
+        tensors += [batch[name] for name in ("img", "batch_idx", "cls", "bboxes") if name in batch]
     for tensor in tensors:
         content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return content.hexdigest()[:16]

@@ -19,8 +19,9 @@ from ultralytics.utils.nms import non_max_suppression
 
 from search.data import make_view, read_data
 from search.digits import make_digits
-from search.measure.accuracy import Accuracy, measure_accuracy
+from search.measure.accuracy import measure_accuracy
 from search.stages.export import export_onnx
+from search.tasks.accuracy import DetectionAccuracy
 from spaces.recipe import Export
 from tests.tiny import CLASSES, SIZE, answers, branches, files_below, sha256
 
@@ -78,15 +79,21 @@ def by_pytorch(model: nn.Module, data: Path, split: str, folder: Path) -> dict[s
     return {"map50_95": box.map, "map50": box.map50, "precision": box.mp, "recall": box.mr}
 
 
-def numbers(accuracy: Accuracy) -> dict[str, float]:
+def numbers(accuracy: DetectionAccuracy) -> dict[str, float]:
     return {name: getattr(accuracy, name) for name in ("map50_95", "map50", "precision", "recall")}
+
+
+def boxes(file: Path, data: Path, *, split: str = "val") -> DetectionAccuracy:
+    found = measure_accuracy(file, data, split=split, image_size=SIZE)
+    assert isinstance(found, DetectionAccuracy)
+    return found
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_file_is_as_accurate_as_the_model(
     detector: nn.Module, file: Path, labelled: Path, split: str, tmp_path: Path
 ) -> None:
-    found = measure_accuracy(file, labelled, split=split, image_size=SIZE)
+    found = boxes(file, labelled, split=split)
     expected = by_pytorch(detector, labelled, split, tmp_path)
     assert 0.05 < expected["map50_95"] < 0.95
     assert numbers(found) == pytest.approx(expected, abs=0.005)
@@ -95,9 +102,9 @@ def test_the_file_is_as_accurate_as_the_model(
 
 
 def test_the_splits_differ_and_val_is_the_default(file: Path, labelled: Path) -> None:
-    val, test = (measure_accuracy(file, labelled, split=split, image_size=SIZE) for split in ("val", "test"))
+    val, test = (boxes(file, labelled, split=split) for split in ("val", "test"))
     assert abs(val.map50_95 - test.map50_95) > 0.02
-    assert measure_accuracy(file, labelled, image_size=SIZE) == val
+    assert boxes(file, labelled) == val
 
 
 def test_accuracy_follows_the_labels(file: Path, labelled: Path, tmp_path: Path) -> None:
@@ -113,8 +120,8 @@ def test_accuracy_follows_the_labels(file: Path, labelled: Path, tmp_path: Path)
     for path in (tmp_path / "view").rglob("*.cache"):
         path.unlink()
     (tmp_path / "view" / "data.yaml").write_text(yaml.safe_dump({**content, "path": str(tmp_path / "view")}))
-    wrong = measure_accuracy(file, tmp_path / "view" / "data.yaml", image_size=SIZE)
-    assert wrong.map50_95 < 0.5 * measure_accuracy(file, labelled, image_size=SIZE).map50_95
+    wrong = boxes(file, tmp_path / "view" / "data.yaml")
+    assert wrong.map50_95 < 0.5 * boxes(file, labelled).map50_95
 
 
 def test_sessions_get_the_threads_that_were_asked_for_and_only_inside(

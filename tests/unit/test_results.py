@@ -89,7 +89,7 @@ def ids(*names: str) -> list[str]:
 
 def test_the_summary_by_hand(store: Store, tmp_path: Path) -> None:
     result = summary(study(), store, tmp_path)
-    assert set(result) == {"baseline", "front", "hypervolume", "records", "states", "host"}
+    assert set(result) == {"metric", "baseline", "front", "hypervolume", "records", "states", "host"}
     assert all(set(member) == MEMBER_KEYS for member in [result["baseline"], *result["front"]])
     assert front_ids(result) == ids("small", "good", "better")  # fastest first
     # Steps of (accuracy x latency saved) below latency ratio 1, from the most accurate member down.

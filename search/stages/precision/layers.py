@@ -1,4 +1,4 @@
-"""Which nodes of an exported detector are its head, its decode step, its first and its last convolutions."""
+"""Which nodes of an exported model are its head, its decode step, its first and its last convolutions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 
 import onnx
 
+from search.tasks.table import KINDS
+
 # Operators that a convolution block's activation is made of.
 ACTIVATION_OPERATORS = {"Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Mul", "Relu"} | {
     "Sigmoid",
@@ -16,16 +18,20 @@ ACTIVATION_OPERATORS = {"Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Leak
     "Tanh",
 }
 
+# Operators with weights that are trained; of a linear layer behind pooling, as a classifier's last one is, too.
+WEIGHTED = {"Conv", "Gemm"}
+TRAINED = re.compile(rf"/model\.\d+/({'|'.join(kind.trained_nodes for kind in KINDS.values())})")
+
 
 def head_nodes(model: onnx.ModelProto) -> list[str]:
-    """The names of the nodes of the detection head, in the order of the graph."""
+    """The names of the nodes of the head, in the order of the graph."""
     indices = [int(found[1]) for node in model.graph.node if (found := re.match(r"/model\.(\d+)/", node.name))]
     return [node.name for node in model.graph.node if node.name.startswith(f"/model.{max(indices)}/")]
 
 
 def decode_nodes(model: onnx.ModelProto) -> list[str]:
-    """The head's nodes after its convolutions: they turn logits into boxes and lose everything in 8 bits."""
-    return [name for name in head_nodes(model) if not re.search(r"/cv[23]\.", name)]
+    """The head's nodes after its layers with weights: they turn logits into answers and lose everything in 8 bits."""
+    return [name for name in head_nodes(model) if not TRAINED.match(name)]
 
 
 def float_nodes(model: onnx.ModelProto, head: Literal["int8", "float_output", "float"]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What differs between detection and classification; everything else treats them alike."""
