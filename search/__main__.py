@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from search.tasks.kind import TaskName
+
 app = typer.Typer(
     name="python -m search",
     no_args_is_help=True,
@@ -52,14 +54,16 @@ def resume(folder: StudyDir) -> None:
 
 @app.command(epilog="Example: python -m search demo --trials 12 --seed 1")
 def demo(
-    out: Annotated[Path, typer.Option(help="The study folder.")] = Path("results/demo"),
-    trials: Annotated[int, typer.Option(min=1, help="How many trials to run.")] = 12,
+    task: Annotated[TaskName, typer.Option(help="Find digits in pictures, or tell them apart.")] = "detect",
+    out: Annotated[Path | None, typer.Option(help="The study folder (results/demo or results/demo-classify).")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 10).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the data, the training and the search.")] = 0,
 ) -> None:
     """Runs the whole job on handwritten digits, with nothing to download, in about six minutes on two cores."""
-    from search.demo import demo_study
+    from search.demo import TRIALS, demo_study
 
-    _run(demo_study(out, trials=trials, seed=seed), out)
+    folder = out or Path("results") / ("demo" if task == "detect" else f"demo-{task}")
+    _run(demo_study(folder, task=task, trials=trials or TRIALS[task], seed=seed), folder)
 
 
 @app.command(epilog="Example: python -m search front results/demo --pick recommended --json")

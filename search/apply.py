@@ -9,11 +9,13 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from search.data import read_data
 from search.errors import UserError
 from search.measure.latency import Latency, measure_latency
 from search.record import Record
 from search.store import Store
 from search.study import StudyConfig, Target
+from search.tasks.table import KINDS, check_recipe
 from search.trial import Task, try_recipe
 from spaces.recipe import Recipe
 
@@ -47,6 +49,7 @@ def apply_recipe(recipe: Recipe, *, model: str, data: Path, out: Path, seed: int
     config = StudyConfig(
         name="apply", model=model, data=data, image_size=recipe.image_size, seed=seed, target=Target()
     )  # fmt: skip
+    check_recipe(recipe, KINDS[read_data(data).task])
     check_model(config)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:

@@ -1,11 +1,16 @@
-"""The embedded demonstration: real handwritten digits, a YOLOv8n trained on them on the spot, and a real search."""
+"""The embedded demonstrations: real handwritten digits, a YOLOv8n trained on them on the spot, and a real search."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from search.digit_scans import make_digit_scans
 from search.digits import IMAGE_SIZE, make_digits
 from search.study import BaselineTraining, Budget, StudyConfig, Target
+from search.tasks.kind import TaskName
+
+TRIALS: dict[TaskName, int] = {"detect": 12, "classify": 10}
 
 # Found by trial: a mirrored 2 is no digit, and small strokes do not survive strong colour or scale changes.
 TRAIN_SETTINGS: dict[str, bool | int | float | str] = {
@@ -18,13 +23,16 @@ TRAIN_SETTINGS: dict[str, bool | int | float | str] = {
 }
 
 
-def demo_study(out: Path, *, trials: int, seed: int) -> StudyConfig:
+def demo_study(out: Path, *, task: TaskName = "detect", trials: int, seed: int) -> StudyConfig:
     """The demo's study, with its data set made in ``out`` (or found there from a run before)."""
-    data = make_digits(out / "digits", seed=seed)
+    return DEMOS[task](out, trials, seed)
+
+
+def _detect(out: Path, trials: int, seed: int) -> StudyConfig:
     return StudyConfig(
         name="demo",
         model="yolov8n.yaml",
-        data=data,
+        data=make_digits(out / "digits", seed=seed),
         image_size=IMAGE_SIZE,
         space="demo",
         target=Target(runs=60),
@@ -33,3 +41,21 @@ def demo_study(out: Path, *, trials: int, seed: int) -> StudyConfig:
         baseline=BaselineTraining(epochs=30, batch=16, lr=3e-3),
         train_settings=TRAIN_SETTINGS,
     )
+
+
+def _classify(out: Path, trials: int, seed: int) -> StudyConfig:
+    return StudyConfig(
+        name="demo-classify",
+        model="yolov8n-cls.yaml",
+        data=make_digit_scans(out / "digits", seed=seed),
+        image_size=64,
+        space="demo-classify",
+        target=Target(runs=60),
+        budget=Budget(trials=trials),
+        seed=seed,
+        baseline=BaselineTraining(epochs=4, batch=32, lr=2e-3),
+        train_settings={**TRAIN_SETTINGS, "auto_augment": "", "erasing": 0.0},
+    )
+
+
+DEMOS: dict[TaskName, Callable[[Path, int, int], StudyConfig]] = {"detect": _detect, "classify": _classify}

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -142,21 +142,30 @@ def make_digits(root: Path, *, seed: int = 0, image_size: int = IMAGE_SIZE, coun
     if image_size < 64 or set(counts) != set(SPLITS) or min(counts.values()) < 1:
         raise UserError(f"digits: want image_size >= 64, counts >= 1 for {SPLITS}; got {image_size}, {counts}")
     settings = {"format": FORMAT, "seed": seed, "image_size": image_size, "counts": dict(counts)}
-    if not _is_complete(root, settings):
+    make_whole(root, lambda folder: _write(folder, settings), lambda: _is_complete(root, settings))
+    return root / "data.yaml"
+
+
+def make_whole(root: Path, write: Callable[[Path], None], is_complete: Callable[[], bool]) -> None:
+    """Has ``write`` fill a new folder that then appears at ``root``, unless a complete one is there.
+
+    Raises:
+        UserError: `root` holds something else.
+    """
+    if not is_complete():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(f"digits: {root} holds other files or settings; remove it or choose another")
         root.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
         try:
-            _write(building, settings)
+            write(building)
             building.chmod(0o755)  # mkdtemp's 0700 would hide the set from other users
             os.replace(building, root)
         except OSError:
-            if not _is_complete(root, settings):  # otherwise another process made the same set first
+            if not is_complete():  # otherwise another process made the same set first
                 raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
-    return root / "data.yaml"
 
 
 def _is_complete(root: Path, settings: Mapping[str, Any]) -> bool:

@@ -6,19 +6,18 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
 from search.report.markdown import write_report
 from search.results import summary
 from search.store import Store, write_atomically
 from search.study import StudyConfig
+from search.tasks.table import view_content
 from search.trial import Workplace
 
 
 def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace) -> None:
     """Writes the results; the front is measured on the test split once, if the data set has one."""
     result = summary(config, store, folder)
-    if "test" in yaml.safe_load(place.inputs.data.read_text(encoding="utf-8")):
+    if "test" in view_content(place.inputs.data):
         _add_test(result, folder, place)
     write_atomically(folder / "front.json", json.dumps(result, indent=2) + "\n")
     write_report(config, store, result, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.artifact import write_artifact
-from search.data import make_view, read_data
+from search.data import DataSet, make_view, read_data
 from search.errors import UserError
 from search.measure.host import host_info, usable_cores
 from search.measure.latency import measure_latency
@@ -17,6 +17,7 @@ from search.record import BASELINE, Record
 from search.stages.export import export_onnx
 from search.store import Store, write_atomically
 from search.study import BaselineTraining, StudyConfig
+from search.tasks.table import KINDS, kind_of_view, view_content
 from search.trial import Workplace
 from spaces.recipe import Export, Recipe
 
@@ -71,8 +72,11 @@ def check_model(config: StudyConfig) -> None:
     Raises:
         UserError: which of these, and what to do.
     """
+    data = read_data(config.data)
     if Path(config.model).suffix == ".pt":
-        _check_fit(_fetched(config.model), len(read_data(config.data).names), config.data)
+        _check_fit(_fetched(config.model), data)
+    else:
+        _check_task(config.model, _architecture_task(config.model), data)
 
 
 def _checkpoint(config: StudyConfig, view: Path, folder: Path) -> Path:
@@ -105,16 +109,14 @@ def _fetched(model: str) -> Path:
 def train_baseline(config: StudyConfig, view: Path, path: Path) -> None:
     """Trains the architecture ``config.model`` from scratch and writes a checkpoint that Ultralytics loads."""
     import torch
-    import yaml
-    from ultralytics.nn.tasks import DetectionModel
 
     from search.stages.finetune import finetune
     from spaces.recipe import Finetune, NoDistill
 
     settings: BaselineTraining = config.baseline
-    names: dict[int, str] = yaml.safe_load(view.read_text(encoding="utf-8"))["names"]
+    kind = kind_of_view(view)
     torch.manual_seed(config.seed)
-    model = DetectionModel(config.model, nc=len(names), verbose=False)
+    model = kind.build(config.model, len(view_content(view)["names"]))
     trained = finetune(
         model,
         Finetune(epochs=settings.epochs, batch=settings.batch, lr=settings.lr, schedule="cosine"),
@@ -126,24 +128,45 @@ def train_baseline(config: StudyConfig, view: Path, path: Path) -> None:
         threads=usable_cores(),
         extra=dict(config.train_settings),
     )
-    arguments: dict[str, Any] = {"imgsz": config.image_size, "task": "detect", "model": config.model}
+    arguments: dict[str, Any] = {"imgsz": config.image_size, "task": kind.name, "model": config.model}
     temporary = path.with_suffix(".tmp")
     torch.save({"model": trained, "train_args": arguments, "epoch": -1}, temporary)
     temporary.replace(path)
 
 
-def _check_fit(checkpoint: Path, classes: int, data: Path) -> None:
+def _architecture_task(model: str) -> str:
+    from ultralytics.nn.tasks import guess_model_task, yaml_model_load
+
+    try:
+        return str(guess_model_task(yaml_model_load(model)))
+    except Exception as error:
+        raise UserError(f"model: {model} is no architecture file that Ultralytics can read: {error}") from error
+
+
+def _check_task(model: str, task: str, data: DataSet) -> None:
+    if task not in KINDS:
+        known = " and ".join(kind.noun for kind in KINDS.values())
+        raise UserError(f"model: {model} is a {task} model; only {known} are supported")
+    if task != data.task:
+        raise UserError(
+            f"model: {model} is for {KINDS[task].noun}, but {data.source} holds data for {KINDS[data.task].noun}: "
+            "a data.yaml is for detection, a folder with train/<class>/ and val/<class>/ for classification"
+        )
+
+
+def _check_fit(checkpoint: Path, data: DataSet) -> None:
     try:
         model: Any = load_baseline(checkpoint)
     except Exception as error:
         raise UserError(f"model: {checkpoint} is no checkpoint that Ultralytics can load: {error}") from error
-    if getattr(model, "task", "detect") != "detect":
-        raise UserError(f"model: {checkpoint} is a {model.task} model; only detection is supported")
-    if len(model.names) != classes:
+    _check_task(str(checkpoint), getattr(model, "task", "detect"), data)
+    if len(model.names) != len(data.names):
         raise UserError(
-            f"model: {checkpoint} knows {len(model.names)} classes, but {data} has {classes}; "
+            f"model: {checkpoint} knows {len(model.names)} classes, but {data.source} has {len(data.names)}; "
             "train the model on this data first, or give its .yaml architecture"
         )
+    if mixed := KINDS[data.task].mixed_up(model.names, data.names):
+        raise UserError(f"model: {checkpoint} and {data.source} disagree on the classes: {mixed}")
 
 
 def _measured_baseline(recipe: Recipe, place: Workplace) -> Record:

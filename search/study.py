@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search.data import read_data
 from search.errors import UserError
 from search.record import Objective
+from search.tasks.table import KINDS, check_space
 from spaces.content import is_mapping
 from spaces.parse import load_space
 from spaces.recipe import STRIDE
@@ -143,8 +144,8 @@ def parse_study(content: dict[str, Any], *, where: str) -> StudyConfig:
 
 def check_files(config: StudyConfig) -> None:
     """Refuses a study whose space, data or model cannot be used, before any work starts."""
-    config.load_space()
-    read_data(config.data)
+    space = config.load_space()
+    check_space(space, KINDS[read_data(config.data).task])
     model = Path(config.model)
     # A bare name such as yolov8n.pt is Ultralytics' to fetch; anything with a folder must be there.
     if not model.is_file() and len(model.parts) > 1:

@@ -12,7 +12,7 @@ from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
-from ultralytics.nn.modules import C2f, Detect
+from ultralytics.nn.modules import C2f, Classify, Detect
 
 from search.stages.sections import layers_in, put_in_place
 from spaces.parts.structure import CbamChannel, EfficientAttention, SqueezeExcite, Where
@@ -108,6 +108,8 @@ def _attend(model: nn.Module, where: Where, attention: Callable[[int], nn.Module
             for branch in (*layer.cv2, *layer.cv3):
                 *_, block, last = cast(nn.Sequential, branch)
                 places.append((block, cast(nn.Conv2d, last).in_channels))
+        elif isinstance(layer, Classify):
+            places.append((layer.conv, layer.conv.conv.out_channels))
     if not places:
         raise ValueError(f"structure: the model has no C2f block to put attention behind (where: {where})")
     for block, channels in places:

@@ -18,5 +18,3 @@ def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
     model.args = args  # pyright: ignore[reportArgumentType]
     model.criterion = None  # pyright: ignore[reportArgumentType]  # it refers to the layers as they are now
     return loss.sum()
-
-

@@ -37,7 +37,7 @@ def prune_channels(
     is pruned too.
 
     Args:
-        model: a detection model of Ultralytics.
+        model: a model of Ultralytics.
         part: method, ratio, scope, rounding and choice of layers.
         image_size: the side of the square input, in pixels, with which the graph is traced.
         batches: labelled training batches; see ``needs_batches``.

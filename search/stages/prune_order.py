@@ -43,7 +43,7 @@ def prune_in_training(
     """A smaller copy of ``model``, pruned and trained as ``part`` says; without the fine-tuning after it.
 
     Args:
-        model: a detection model of Ultralytics, before pruning.
+        model: a model of Ultralytics, before pruning.
         part: what to prune, in which order, and how much to train.
         image_size: the side of the square input, in pixels.
         batches: labelled training batches, used as ``prune_channels`` does.

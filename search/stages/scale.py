@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import SPPF, C2f, Concat, Conv, Detect
+from ultralytics.nn.modules import SPPF, C2f, Classify, Concat, Conv, Detect
 from ultralytics.nn.modules.block import Bottleneck
-from ultralytics.nn.tasks import DetectionModel
 
+from search.tasks.table import kind_of_model
 from spaces.parts.structure import Scale
 
 
@@ -35,9 +35,10 @@ def scale(model: nn.Module, part: Scale) -> None:
         ValueError: the model has blocks that cannot be sliced here, or is not what its architecture file says.
     """
     content: Any = model.yaml
-    if _shapes(model) != _shapes(DetectionModel(content, verbose=False)):
+    build = kind_of_model(model).build
+    if _shapes(model) != _shapes(build(content, None)):
         raise ValueError("structure: scale needs a model that is what its architecture file says; this one is not")
-    smaller = DetectionModel(cast(Any, scaled_yaml(content, part)), verbose=False).train(model.training)
+    smaller = build(scaled_yaml(content, part), None).train(model.training)
     image = int(content.get("channels", 3))
     kept: list[Kept] = []
     for large, small in zip(_layers(model), _layers(smaller), strict=True):
@@ -117,6 +118,13 @@ def _detect(large: Detect, small: Detect, inputs: Sequence[Kept]) -> Kept:
     return inputs[0]
 
 
+def _classify(large: Classify, small: Classify, inputs: Sequence[Kept]) -> Kept:
+    kept = _inherit(large.conv, small.conv, inputs)
+    small.linear.weight.data = large.linear.weight.data[:, kept.channels].clone()
+    small.linear.bias.data = large.linear.bias.data.clone()
+    return kept
+
+
 def _sequence(large: nn.Sequential, small: nn.Sequential, inputs: Sequence[Kept]) -> Kept:
     kept = inputs[0]
     for theirs, own in zip(large, small, strict=True):
@@ -148,6 +156,7 @@ def _first(count: int, of: int) -> Kept:
 INHERITS: dict[type[nn.Module], Callable[[Any, Any, Sequence[Kept]], Kept]] = {
     Bottleneck: _bottleneck,
     C2f: _c2f,
+    Classify: _classify,
     Concat: _concat,
     Conv: _conv,
     Detect: _detect,

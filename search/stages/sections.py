@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from ultralytics.nn.modules import Detect
 
+from search.tasks.table import kind_of_model
 from spaces.parts.structure import Where
 
 
 def layers_in(model: nn.Module, where: Where) -> list[nn.Module]:
-    """The layers of one section of a detection model, in order, without the stem.
+    """The layers of one section of a model, in order, without the stem.
 
     The stem is the first layer: it sees three channels only, so nothing is saved in it.
 
     Args:
-        model: a detection model of Ultralytics, whose ``yaml`` says how many layers the backbone has.
+        model: a model of Ultralytics, whose ``yaml`` says how many layers the backbone has.
         where: the section; ``all`` is every one.
 
     Raises:
-        ValueError: the model's last layer is no detection head.
+        ValueError: the model's last layer is no head.
     """
     layers = list(model.get_submodule("model").children())
-    if not isinstance(layers[-1], Detect):
-        raise ValueError(f"structure: the model's last layer is a {type(layers[-1]).__name__}, not a detection head")
+    if not kind_of_model(model).outputs(layers[-1]):
+        raise ValueError(f"structure: the model's last layer is a {type(layers[-1]).__name__}, not a head")
     content: Any = model.yaml
     neck = len(content["backbone"])
     sections: dict[Where, list[nn.Module]] = {

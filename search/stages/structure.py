@@ -28,7 +28,7 @@ def change_structure(model: nn.Module, part: Part, *, seed: int) -> nn.Module:
     """A copy of ``model`` with the blocks of ``part``, which trains, fuses and exports like the original.
 
     Args:
-        model: a detection model of Ultralytics.
+        model: a model of Ultralytics.
         part: a kind of structure, other than none.
         seed: of the few weights that the model has none for.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,17 @@ def build(architecture: Any, classes: int | None) -> Any:
     return ClassificationModel(architecture, nc=classes, verbose=False)
 
 
+def mixed_up(model: Mapping[int, str], data: Sequence[str]) -> str:
+    """Compares the names in their order: a class of the data has its number by the order of the folders."""
+    from ultralytics.nn.autobackend import check_class_names
+
+    known, found = (check_class_names(dict(names)) for names in (model, enumerate(data)))  # ImageNet's codes, too
+    other = next((number for number in found if known[number] != found[number]), None)
+    if other is None:
+        return ""
+    return f"class {other} is {known[other]} in the model and {found[other]} in the data, by the order of their names"
+
+
 def trainer() -> type:
     """Ultralytics' trainer."""
     from ultralytics.models.yolo.classify import ClassificationTrainer
@@ -137,6 +148,7 @@ CLASSIFY = TaskKind(
     singles=singles,
     trainer_data=lambda view: view.parent,
     build=build,
+    mixed_up=mixed_up,
     trainer=trainer,
     validator=validator,
     accuracy=accuracy,

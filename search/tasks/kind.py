@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,8 @@ class TaskKind:
         singles: a training batch as batches of one image.
         trainer_data: what Ultralytics' engines take for a view (the path of its ``data.yaml``).
         build: an untrained model from an architecture and the number of classes.
+        mixed_up: how the names of the classes of a model and of the data (in order) contradict one another; empty if
+            they do not.
         trainer: Ultralytics' trainer class.
         validator: Ultralytics' validator class.
         accuracy: what a validator that has run (and the split's name) says.
@@ -60,6 +62,7 @@ class TaskKind:
     singles: Callable[[Batch], list[Batch]]
     trainer_data: Callable[[Path], Path]
     build: Callable[[Any, int | None], Any]
+    mixed_up: Callable[[Mapping[int, str], Sequence[str]], str]
     trainer: Callable[[], type]
     validator: Callable[[], type]
     accuracy: Callable[[Any, str], Any]

@@ -15,10 +15,11 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.modules import Conv
 
 from search.stages import prune_attention
-from search.stages.labelled import batch_loss, single_images
+from search.stages.labelled import batch_loss
 from search.stages.prune import opened, prune_channels
 from search.stages.prune_attention import attention_importance
 from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance
+from search.tasks.detect import singles
 from spaces.recipe import ChannelPrune
 from tests.tiny import SIZE, snapshot, weights
 
@@ -103,7 +104,7 @@ def test_hessian_keeps_the_channels_that_it_scores_highest(model: nn.Module, bat
 
 def test_single_images_have_the_labels_of_the_batch(batches: Batches) -> None:
     for batch in batches:
-        images = single_images(batch)
+        images = singles(batch)
         assert torch.equal(torch.cat([image["img"] for image in images]), batch["img"])
         boxes = [batch["bboxes"][batch["batch_idx"] == index] for index in range(len(images))]
         assert all(torch.equal(image["bboxes"], own) for image, own in zip(images, boxes, strict=True))

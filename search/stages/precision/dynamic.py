@@ -15,7 +15,8 @@ from spaces.parts.quantize import Int8Dynamic
 
 
 def to_int8_dynamic(source: Path, part: Int8Dynamic, images: ImageSource, path: Path) -> None:
-    """Writes the float file at ``source`` to ``path`` with ConvInteger in the place of every convolution.
+    """Writes the float file at ``source`` to ``path`` with ConvInteger in the place of every convolution, and
+    MatMulInteger in that of a linear layer.
 
     The weights have one scale a tensor and are unsigned, the form that every version of the operator computes.
     """
@@ -26,7 +27,7 @@ def to_int8_dynamic(source: Path, part: Int8Dynamic, images: ImageSource, path: 
         quantize_dynamic(
             str(before),
             str(path),
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", "MatMul"],  # it takes a linear layer for a product of matrices
             weight_type=QuantType.QUInt8,
             nodes_to_exclude=decode_nodes(model),
         )

@@ -18,8 +18,8 @@ ACTIVATION_OPERATORS = {"Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Leak
     "Tanh",
 }
 
-# Operators with weights that are trained; of a linear layer behind pooling, as a classifier's last one is, too.
-WEIGHTED = {"Conv", "Gemm"}
+# A linear layer, as a classifier's last one, is a convolution of a map of one pixel, and counts as one here.
+CONVOLUTIONS = {"Conv", "Gemm"}
 TRAINED = re.compile(rf"/model\.\d+/({'|'.join(kind.trained_nodes for kind in KINDS.values())})")
 
 
@@ -44,7 +44,7 @@ def float_nodes(model: onnx.ModelProto, head: Literal["int8", "float_output", "f
 def convs(model: onnx.ModelProto) -> list[str]:
     """The names of the convolutions with trained weights, in the order of the graph: all but the decode step's."""
     decode = set(decode_nodes(model))
-    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.name not in decode]
+    return [node.name for node in model.graph.node if node.op_type in CONVOLUTIONS and node.name not in decode]
 
 
 def first_convs(model: onnx.ModelProto) -> list[str]:

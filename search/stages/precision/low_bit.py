@@ -18,7 +18,7 @@ from search.stages.precision.graph import (
     prepend_nodes,
     replace_tensors,
 )
-from search.stages.precision.layers import decode_nodes, inner_convs
+from search.stages.precision.layers import CONVOLUTIONS, decode_nodes, inner_convs
 from search.stages.precision.static import quantized_model, save
 from search.stages.precision.storage import OPSETS, TYPES, Stored, add_unpacker, stored_codes
 from search.stages.precision.weights import quantize_weights
@@ -58,7 +58,7 @@ def _store(
     """Puts the codes in ``packed``, by the name of the weight in ``model``, into ``quantized``."""
     stored, floats = initializers(quantized), initializers(model)
     makers = {node.output[0]: node for node in quantized.graph.node}
-    convs = {node.name: node for node in quantized.graph.node if node.op_type == "Conv"}
+    convs = {node.name: node for node in quantized.graph.node if node.op_type in CONVOLUTIONS}
     tensors: dict[str, list[onnx.TensorProto]] = {}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
