@@ -1,22 +1,23 @@
-"""A classifier of a hundred thousand weights in the place of YOLOv8n-cls, for the digits."""
+"""A classifier of half a million weights in the place of YOLOv8n-cls, for the digits."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from ultralytics.nn.modules import Classify
 from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, YAML
 
-from tests.tiny import CLASSES
+from tests.tiny import CLASSES, noise
 
 SIDE = 32  # px; a digit's picture is as large, so that nothing is resized
 
 
 def tiny_classifier(*, seed: int = 0) -> ClassificationModel:
-    """An untrained YOLOv8-cls, half as wide as YOLOv8n-cls and 160 channels in the head, whose answers vary.
+    """An untrained YOLOv8-cls, half as wide as YOLOv8n-cls, whose answers depend on the picture.
 
     The weights are frozen, as those of Ultralytics' checkpoints are.
     """
@@ -24,13 +25,15 @@ def tiny_classifier(*, seed: int = 0) -> ClassificationModel:
     content: Any = YAML.load(str(ROOT / "cfg/models/v8/yolov8-cls.yaml"))
     content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33, 0.125, 1024]}}
     model = ClassificationModel(content, verbose=False)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.uniform_(-0.5, 0.5)
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.02, 0.06)  # small, so that the signal does not fade from layer to layer
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.uniform_(-0.5, 0.5)
+        norm.momentum = None  # statistics of all that was seen
+    with torch.no_grad():
+        model.train()(torch.from_numpy(np.concatenate(noise(16, size=SIDE))))
+    for norm in norms:
+        norm.momentum = 0.03
     head(model).linear.weight.data.mul_(8)  # so that the answers are not all alike
     names = {label: str(label) for label in range(CLASSES)}
     for name, value in {"names": names, "args": dict(DEFAULT_CFG_DICT), "task": "classify"}.items():

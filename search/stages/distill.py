@@ -49,6 +49,12 @@ def lesson(part: Distill, baseline: Path) -> Lesson | None:
     return Lesson(teacher=teacher, device=part.teacher_device, **TEACHINGS[type(part)](part))
 
 
+def load_teacher(student: nn.Module, lesson: Lesson) -> tuple[nn.Module, torch.device]:
+    """The frozen teacher, on the device that ``lesson`` says or beside the student."""
+    device = _device(lesson.device) if lesson.device else next(student.parameters()).device
+    return load_checkpoint(str(lesson.teacher))[0].to(device).eval().requires_grad_(False), device
+
+
 class TaughtLoss:
     """The loss of a student: that of the labels (if they teach), plus its distance from the teacher.
 
@@ -60,9 +66,7 @@ class TaughtLoss:
 
     def __init__(self, student: Any, lesson: Lesson, labels: Any) -> None:
         self.student, self.lesson, self.labels = student, lesson, labels
-        device = next(student.parameters()).device
-        self.device = _device(lesson.device) if lesson.device else device
-        self.teacher = load_checkpoint(str(lesson.teacher))[0].to(self.device).eval().requires_grad_(False)
+        self.teacher, self.device = load_teacher(student, lesson)
         _check_fit(student, self.teacher, lesson)
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> Loss:

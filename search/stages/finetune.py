@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from search.data import IMAGE_SUFFIXES
 from search.stages.activation import drop_old
-from search.stages.distill import TaughtLoss, add_projectors, lesson
+from search.stages.distill import add_projectors, lesson
 from search.stages.losses import label_loss
 from search.stages.prune import freeze_dfl
 from search.stages.schedules import FINAL
-from search.stages.trainer import DIVERGED, AfterStep, ModuleTrainer
+from search.stages.trainer import DIVERGED, AfterStep, trainer_for
+from search.tasks.table import kind_of_model
 from search.ultra import quiet_ultralytics
 from spaces.recipe import Distill, Finetune, UnlabeledDistill
 
@@ -43,10 +43,10 @@ def finetune(
     """A trained copy of ``model``: the moving average of its weights after the last epoch, on the CPU.
 
     Args:
-        model: a detection model of Ultralytics; blended activations become the new ones alone.
+        model: a model of Ultralytics; blended activations become the new ones alone.
         part: epochs, learning rate and all else about the training.
         distill: whether, how and how strongly a teacher teaches too.
-        data: an Ultralytics ``data.yaml`` with absolute paths.
+        data: the ``data.yaml`` of a view.
         image_size: the side of the square training images, in pixels.
         teacher: the checkpoint that teaches where ``distill`` names none.
         seed: of the order of the images and their augmentation.
@@ -61,7 +61,7 @@ def finetune(
         FloatingPointError: the loss of an epoch or the weights afterwards are not finite.
         ValueError: the teacher cannot teach this model, or a folder has no images.
     """
-    count, plan = _parameters(model), lesson(distill, teacher)
+    count, kind, plan = _parameters(model), kind_of_model(model), lesson(distill, teacher)
     student = deepcopy(model)
     freeze_dfl(student)
     if plan and plan.feature_weight:
@@ -70,14 +70,16 @@ def finetune(
 
     def loss(model: nn.Module) -> Any:
         labels = label_loss(model, part.label_smoothing)
-        return TaughtLoss(model, plan, labels) if plan else labels
+        return kind.taught_loss(model, plan, labels) if plan else labels
 
     with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder:
         if isinstance(distill, UnlabeledDistill):
-            data = _unlabeled(Path(distill.images), data, Path(folder))
+            place = Path(folder) / "unlabeled"
+            place.mkdir()
+            data = kind.unlabeled(_images(Path(distill.images)), data, place)
         settings = {**_settings(part, image_size, seed, device, extra or {}),
-                    "data": str(data), "project": folder, "name": "train"}  # fmt: skip
-        trainer = ModuleTrainer(settings, model=student, part=part, loss=loss, after_step=after_step)
+                    "data": str(kind.trainer_data(data)), "project": folder, "name": "train"}  # fmt: skip
+        trainer = trainer_for(kind)(settings, model=student, part=part, loss=loss, after_step=after_step)
         trainer.add_callback("on_train_epoch_end", lambda t: on_epoch(t.epoch + 1, t.epochs))
         torch.set_num_threads(threads)  # the trainer took every core but one when it chose its device
         trainer.train()
@@ -99,21 +101,11 @@ def _plain(averaged: nn.Module) -> nn.Module:
     return trained
 
 
-def _unlabeled(images: Path, data: Path, folder: Path) -> Path:
-    """A data file in ``folder`` that trains on links to ``images``, beside which lie empty labels and the cache."""
-    found = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+def _images(folder: Path) -> list[Path]:
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise ValueError(f"distill.images: there are no images in {images}")
-    links, labels = folder / "images", folder / "labels"  # Ultralytics refuses a data set without any label file
-    links.mkdir()
-    labels.mkdir()
-    for index, file in enumerate(found):
-        (links / f"{index:07d}_{file.name}").symlink_to(file.resolve())
-        (labels / f"{index:07d}_{file.stem}.txt").touch()
-    content = yaml.safe_load(data.read_text(encoding="utf-8"))
-    new = folder / "data.yaml"
-    new.write_text(yaml.safe_dump({**content, "train": str(links)}), encoding="utf-8")
-    return new
+        raise ValueError(f"distill.images: there are no images in {folder}")
+    return found
 
 
 def _settings(part: Finetune, image_size: int, seed: int, device: str, extra: dict[str, Any]) -> dict[str, Any]:

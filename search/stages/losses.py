@@ -1,10 +1,12 @@
-"""Ultralytics' detection loss with smoothed class targets, which it no longer offers itself."""
+"""Ultralytics' losses with smoothed class targets, which it no longer offers itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, nn
+
+from search.tasks.table import kind_of_model
 
 
 class SmoothedBCE(nn.Module):
@@ -25,13 +27,27 @@ class SmoothedBCE(nn.Module):
 
 
 def label_loss(model: Any, label_smoothing: float) -> Any:
-    """The loss that Ultralytics made for ``model``, with smoothed class targets.
-
-    Heads with two branches have a loss for each.
-    """
+    """The loss that Ultralytics made for ``model``, with smoothed class targets."""
     criterion = model.init_criterion()
-    if label_smoothing:
-        parts = [criterion.one2many, criterion.one2one] if hasattr(criterion, "one2one") else [criterion]
-        for part in parts:
-            part.bce = SmoothedBCE(label_smoothing)
+    return kind_of_model(model).smoothed(criterion, label_smoothing) if label_smoothing else criterion
+
+
+def smooth_boxes(criterion: Any, share: float) -> Any:
+    """The loss of a detector, with smoothed class targets; heads with two branches have a loss for each."""
+    parts = [criterion.one2many, criterion.one2one] if hasattr(criterion, "one2one") else [criterion]
+    for part in parts:
+        part.bce = SmoothedBCE(share)
     return criterion
+
+
+class SmoothedCrossEntropy:
+    """The loss of a classifier, with a share of the target spread evenly over all classes (arXiv:1512.00567)."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over the images; ``preds`` are logits (N, C), behind the probabilities where a model predicts."""
+        logits = preds[1] if isinstance(preds, (list, tuple)) else preds
+        loss = nn.functional.cross_entropy(logits, batch["cls"], label_smoothing=self.share)
+        return loss, {"loss": loss.detach()}

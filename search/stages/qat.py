@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from ultralytics.nn.modules import Conv, Detect
+from ultralytics.nn.modules import Conv
 from ultralytics.nn.modules.block import DFL, RepVGGDW
 from ultralytics.nn.modules.conv import RepConv
 
 from search.stages.precision.weights import TERNARY_THRESHOLD, quantize_weights
+from search.stages.prune_layers import output_layers
 from spaces.recipe import Int8Qat, WeightQat
 
 RANGE_MOMENTUM = 0.05  # of the moving average of an activation's range
@@ -52,8 +53,8 @@ def train_quantized(model: nn.Module, part: WeightQat | Int8Qat, train: Train) -
     return trained
 
 
-def rounded_convs(model: nn.Module, part: WeightQat | Int8Qat) -> dict[str, nn.Conv2d]:
-    """The convolutions whose weights ``part`` rounds, by name.
+def rounded_convs(model: nn.Module, part: WeightQat | Int8Qat) -> dict[str, nn.Conv2d | nn.Linear]:
+    """The convolutions, and a classifier's linear layer, whose weights ``part`` rounds, by name.
 
     ``WeightQat`` leaves the first and the head's last alone, which cost most accuracy and are small. Convolutions that
     are merged with others at export stay in float too, and so does the box decoder.
@@ -62,18 +63,17 @@ def rounded_convs(model: nn.Module, part: WeightQat | Int8Qat) -> dict[str, nn.C
     for module in model.modules():
         if isinstance(module, (DFL, RepConv, RepVGGDW)):
             skipped |= {id(inner) for inner in module.modules()}
-    convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    convs = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     if isinstance(part, WeightQat):
         skipped |= {id(next(iter(convs.values()))), *map(id, _last_layers(model))}
     return {name: conv for name, conv in convs.items() if id(conv) not in skipped}
 
 
 def _last_layers(model: nn.Module) -> list[nn.Module]:
-    """The last layer of every branch of the head, of those without non-maximum suppression too."""
-    heads = [module for module in model.modules() if isinstance(module, Detect)]
-    names = ("cv2", "cv3", "one2one_cv2", "one2one_cv3")
-    branches = [branch for head in heads for name in names for branch in getattr(head, name, None) or ()]
-    return [branch[-1] for branch in branches]
+    """The layers that give the model's answer, those of branches without non-maximum suppression too."""
+    names = ("one2one_cv2", "one2one_cv3")
+    branches = [branch for head in model.modules() for name in names for branch in getattr(head, name, None) or ()]
+    return [*output_layers(model), *(branch[-1] for branch in branches)]
 
 
 class Lattice(nn.Module):
@@ -145,7 +145,7 @@ def _settle(model: nn.Module, name: str, bits: int) -> None:
     The normalization stays in its place, with a factor of 1, so that the model is still made of the same modules.
     """
     conv = model.get_submodule(name)
-    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(conv, (nn.Conv2d, nn.Linear))
     weight = conv.weight.detach().double().cpu().numpy()
     block = model.get_submodule(name.rpartition(".")[0])
     if isinstance(block, Conv) and block.conv is conv:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.engine.trainer import BaseTrainer
 
 from search.stages.activation import set_share
 from search.stages.schedules import SCHEDULES, ema_decay
+from search.tasks.kind import TaskKind
 from spaces.recipe import Finetune
 
 LossOf = Callable[[nn.Module], Any]  # makes the loss of a model, which is where it will be trained
@@ -20,8 +21,8 @@ AfterStep = Callable[[nn.Module, float], None]  # (the model in training, its le
 DIVERGED = "training diverged: the loss or the weights are no longer finite; try a lower learning rate"
 
 
-class ModuleTrainer(DetectionTrainer):
-    """Ultralytics' trainer for a module as it is.
+class ModuleTrainer(BaseTrainer):
+    """Ultralytics' trainer for a module as it is; ``trainer_for`` joins it with the trainer of a task.
 
     The stock trainer rebuilds the model from its YAML file and so undoes every change of shape. Nothing is
     validated or saved here: accuracy is measured later, on the exported file. ``finetune`` explains the arguments.
@@ -105,6 +106,11 @@ class ModuleTrainer(DetectionTrainer):
         if self.loss is not None and not self.loss.isfinite():
             raise FloatingPointError(DIVERGED)
         return False
+
+
+def trainer_for(kind: TaskKind) -> type[ModuleTrainer]:
+    """The trainer of modules for a task: what it overrides comes before what Ultralytics' own does."""
+    return type("TaskModuleTrainer", (ModuleTrainer, kind.trainer()), {})
 
 
 def frozen_parameters(model: nn.Module, part: Finetune) -> set[str]:

@@ -114,6 +114,31 @@ def trainer() -> type:
     return ClassificationTrainer
 
 
+def smoothed(criterion: Any, share: float) -> Any:
+    """The cross-entropy, which is all of the loss."""
+    from search.stages.losses import SmoothedCrossEntropy
+
+    return SmoothedCrossEntropy(share)
+
+
+def taught_loss(student: Any, lesson: Any, labels: Any) -> Any:
+    """The probabilities of the classes can be taught."""
+    from search.stages.distill_classes import TaughtClasses
+
+    return TaughtClasses(student, lesson, labels)
+
+
+def unlabeled(images: Sequence[Path], view: Path, folder: Path) -> Path:
+    """A folder whose training images all lie in one class, which says nothing of them; the cache beside it."""
+    classes = sorted(entry.name for entry in (view.parent / "train").iterdir() if entry.is_dir())
+    for name in classes:
+        (folder / "train" / name).mkdir(parents=True)
+    for index, file in enumerate(images):
+        (folder / "train" / classes[0] / f"{index:07d}_{file.name}").symlink_to(file.resolve())
+    (folder / "val").symlink_to(view.parent / "val")  # Ultralytics wants one; it is not looked at
+    return folder / view.name
+
+
 def validator() -> type:
     """Ultralytics' validator: the shorter side resized, the centre cropped, classes matched by name."""
     from ultralytics.models.yolo.classify import ClassificationValidator
@@ -150,6 +175,9 @@ CLASSIFY = TaskKind(
     build=build,
     mixed_up=mixed_up,
     trainer=trainer,
+    smoothed=smoothed,
+    taught_loss=taught_loss,
+    unlabeled=unlabeled,
     validator=validator,
     accuracy=accuracy,
     outputs=outputs,

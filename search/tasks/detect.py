@@ -96,6 +96,34 @@ def trainer() -> type:
     return DetectionTrainer
 
 
+def smoothed(criterion: Any, share: float) -> Any:
+    """The scores' cross-entropy is what changes."""
+    from search.stages.losses import smooth_boxes
+
+    return smooth_boxes(criterion, share)
+
+
+def taught_loss(student: Any, lesson: Any, labels: Any) -> Any:
+    """Features, scores and box distributions can be taught."""
+    from search.stages.distill import TaughtLoss
+
+    return TaughtLoss(student, lesson, labels)
+
+
+def unlabeled(images: Sequence[Path], view: Path, folder: Path) -> Path:
+    """A data file whose training images have empty labels beside them, and the cache."""
+    links, labels = folder / "images", folder / "labels"  # Ultralytics refuses a data set without any label file
+    links.mkdir()
+    labels.mkdir()
+    for index, file in enumerate(images):
+        (links / f"{index:07d}_{file.name}").symlink_to(file.resolve())
+        (labels / f"{index:07d}_{file.stem}.txt").touch()
+    content = yaml.safe_load(view.read_text(encoding="utf-8"))
+    new = folder / "data.yaml"
+    new.write_text(yaml.safe_dump({**content, "train": str(links)}), encoding="utf-8")
+    return new
+
+
 def validator() -> type:
     """Ultralytics' validator."""
     from ultralytics.models.yolo.detect import DetectionValidator
@@ -138,6 +166,9 @@ DETECT = TaskKind(
     build=build,
     mixed_up=lambda model, data: "",  # labels are numbers, and names may be in any language
     trainer=trainer,
+    smoothed=smoothed,
+    taught_loss=taught_loss,
+    unlabeled=unlabeled,
     validator=validator,
     accuracy=accuracy,
     outputs=outputs,

@@ -44,6 +44,9 @@ class TaskKind:
         mixed_up: how the names of the classes of a model and of the data (in order) contradict one another; empty if
             they do not.
         trainer: Ultralytics' trainer class.
+        smoothed: Ultralytics' loss with smoothed class targets, of its loss and the share that is spread.
+        taught_loss: the loss of a student with a teacher (student, lesson, loss of the labels).
+        unlabeled: a view in a folder that trains on links to images without labels (images, view, folder).
         validator: Ultralytics' validator class.
         accuracy: what a validator that has run (and the split's name) says.
         outputs: the layers of a head whose output channels mean something; none for any other module.
@@ -64,6 +67,9 @@ class TaskKind:
     build: Callable[[Any, int | None], Any]
     mixed_up: Callable[[Mapping[int, str], Sequence[str]], str]
     trainer: Callable[[], type]
+    smoothed: Callable[[Any, float], Any]
+    taught_loss: Callable[[Any, Any, Any], Any]
+    unlabeled: Callable[[Sequence[Path], Path, Path], Path]
     validator: Callable[[], type]
     accuracy: Callable[[Any, str], Any]
     outputs: Callable[[Any], list[Any]]

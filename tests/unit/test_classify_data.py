@@ -15,8 +15,8 @@ from search.study import StudyConfig, check_files
 from search.tasks.classify import CLASSIFY, mixed_up
 from search.tasks.detect import DETECT
 from search.tasks.table import check_recipe, check_space, kind_of_view
+from spaces.parse import parse_space
 from spaces.recipe import ChannelPrune, Depthwise, FeatureDistill, Finetune, Recipe
-from spaces.space import parse_space
 
 SHADES = {"ant": [10, 40, 70], "bee": [110, 140], "cow": [190, 220, 250]}  # each picture is one shade of red
 SIZE = 32
@@ -190,5 +190,5 @@ def test_spaces_that_could_draw_such_a_recipe_are_refused() -> None:
 def test_a_study_checks_its_space_against_its_data(source: Path) -> None:
     config = StudyConfig(name="mine", model="yolov8n-cls.yaml", data=source, image_size=64, space="classify")
     check_files(config)
-    with pytest.raises(UserError, match="space detect-full: .*makes no sense for classification"):
+    with pytest.raises(UserError, match=r"space detect-full: .*makes no sense for classification"):
         check_files(config.model_copy(update={"space": "detect-full"}))
