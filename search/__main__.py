@@ -56,7 +56,7 @@ def resume(folder: StudyDir) -> None:
 def demo(
     task: Annotated[TaskName, typer.Option(help="Find digits in pictures, or tell them apart.")] = "detect",
     out: Annotated[Path | None, typer.Option(help="The study folder (results/demo or results/demo-classify).")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 10).")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 18).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the data, the training and the search.")] = 0,
 ) -> None:
     """Runs the whole job on handwritten digits, with nothing to download, in about six minutes on two cores."""

@@ -10,7 +10,7 @@ from search.digits import IMAGE_SIZE, make_digits
 from search.study import BaselineTraining, Budget, StudyConfig, Target
 from search.tasks.kind import TaskName
 
-TRIALS: dict[TaskName, int] = {"detect": 12, "classify": 10}
+TRIALS: dict[TaskName, int] = {"detect": 12, "classify": 18}
 
 # Found by trial: a mirrored 2 is no digit, and small strokes do not survive strong colour or scale changes.
 TRAIN_SETTINGS: dict[str, bool | int | float | str] = {
