@@ -14,6 +14,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, YAML
 
 from tests.tiny import CLASSES, noise
 
+COUNTS = {"train": 80, "val": 40, "test": 30}  # scans
 SIDE = 32  # px; a digit's picture is as large, so that nothing is resized
 
 

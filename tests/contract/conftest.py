@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from search.data import make_view, read_data, sample_batches
+from search.digit_scans import make_digit_scans
 from search.digits import make_digits
 from search.pipeline import load_baseline
 from search.stages.export import export_onnx
@@ -19,6 +20,7 @@ from search.stages.quantize import quantize
 from spaces.parts.quantize import Quantize
 from spaces.recipe import Export
 from tests.tiny import SIZE, noise, tiny_model
+from tests.tiny_classifier import COUNTS, SIDE, fit_last, tiny_classifier
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -100,3 +102,29 @@ def leaf(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Qu
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of single digits, a folder for each digit."""
+    return make_digit_scans(tmp_path_factory.mktemp("scans") / "digits", counts=COUNTS)
+
+
+@pytest.fixture(scope="session")
+def class_view(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's view of them."""
+    return make_view(read_data(scans), tmp_path_factory.mktemp("class_view"))
+
+
+@pytest.fixture(scope="session")
+def class_baseline(class_view: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a classifier that has seen the training pictures."""
+    path = tmp_path_factory.mktemp("class_baseline") / "baseline.pt"
+    [batch] = sample_batches(class_view, image_size=SIDE, count=1, batch=COUNTS["train"], seed=0)
+    torch.save({"model": fit_last(tiny_classifier(), batch["img"], batch["cls"])}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def classifier(class_baseline: Path) -> nn.Module:
+    return load_baseline(class_baseline)
