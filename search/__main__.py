@@ -52,14 +52,14 @@ def resume(folder: StudyDir) -> None:
     print_front(summary(config, store, folder), folder)
 
 
-@app.command(epilog="Example: python -m search demo --trials 12 --seed 1")
+@app.command(epilog="Example: python -m search demo --task classify --trials 12 --seed 1")
 def demo(
     task: Annotated[TaskName, typer.Option(help="Find digits in pictures, or tell them apart.")] = "detect",
     out: Annotated[Path | None, typer.Option(help="The study folder (results/demo or results/demo-classify).")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 18).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the data, the training and the search.")] = 0,
 ) -> None:
-    """Runs the whole job on handwritten digits, with nothing to download, in about six minutes on two cores."""
+    """Runs the whole job on handwritten digits, with nothing to download, in a few minutes on two cores."""
     from search.demo import TRIALS, demo_study
 
     folder = out or Path("results") / ("demo" if task == "detect" else f"demo-{task}")

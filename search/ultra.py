@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
@@ -17,11 +18,16 @@ def quiet_ultralytics() -> Generator[None]:
     Its Ray Tune integration would report each epoch of a trial by itself, and some of its progress bars have no
     switch. The settings are changed in memory, not in the user's own settings file; ``--debug`` keeps the output.
     """
-    from ultralytics.utils import SETTINGS, VERBOSE
+    from ultralytics.utils import LOGGER, SETTINGS, VERBOSE
 
     dict.update(SETTINGS, {"sync": False, **dict.fromkeys(INTEGRATIONS, False)})
     if VERBOSE:
         yield
         return
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-        yield
+    level = LOGGER.level
+    LOGGER.setLevel(logging.CRITICAL)  # it writes to the standard output that it found when it was imported
+    try:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    finally:
+        LOGGER.setLevel(level)

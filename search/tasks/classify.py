@@ -10,6 +10,7 @@ from typing import Any
 from search.errors import UserError
 from search.tasks.accuracy import ClassificationAccuracy
 from search.tasks.kind import IMAGE_SUFFIXES, SPLITS, Batch, DataSet, TaskKind
+from search.ultra import quiet_ultralytics
 
 
 def read(path: Path) -> DataSet:
@@ -65,13 +66,10 @@ def dataset(content: dict[str, Any], split: str, image_size: int) -> Any:
     from ultralytics.data import ClassificationDataset
 
     settings: Any = get_cfg(overrides={"imgsz": image_size})
-    found = ClassificationDataset(
-        Path(content["path"]) / content[split],
-        settings,
-        augment=False,
-        prefix=split,
-        names=content["names"],
-    )
+    with quiet_ultralytics():
+        found = ClassificationDataset(
+            Path(content["path"]) / content[split], settings, augment=False, prefix=split, names=content["names"]
+        )
     if not found.samples:
         raise RuntimeError("none of the images can be read")
     return found
