@@ -96,7 +96,8 @@ def test_a_pruned_classifier_learns(
     assert files_below(class_view.parent) == files
     assert loss(result, pictures) < 0.5 * loss(student, pictures)
     assert parameters(result) == parameters(student)
-    assert list(result.names.values()) == [str(label) for label in range(CLASSES)]
+    names: Any = result.names
+    assert list(names.values()) == [str(label) for label in range(CLASSES)]
     assert weights(trained(student, class_baseline, class_view)) == weights(result)
     assert weights(trained(student, class_baseline, class_view, seed=1)) != weights(result)
     torch.save({"model": result, "train_args": {"task": "classify"}}, tmp_path / "again.pt")
