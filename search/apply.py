@@ -87,7 +87,6 @@ def _write_formats(recipe: Recipe, formats: Sequence[str], place: Workplace, fol
             export_format(
                 model,
                 name,
-                recipe.export,
                 image_size=recipe.image_size,
                 folder=folder,
                 fp16=recipe.quantize.kind == "fp16",

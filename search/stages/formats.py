@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from torch.nn import functional
 
 from search.formats import FORMATS, check_format
 from search.stages.attention import EfficientAttentionBlock
-from search.stages.export import OPSET, rewritten, run_exporter
-from spaces.recipe import Export
+from search.stages.export import OPSET, run_exporter
 
 NO_CHECKS = "ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS"  # they end in pip; ``why_not_here`` has checked before
 STREAMS = (1, 2)  # standard output and error
@@ -47,7 +47,6 @@ class FlatAttention(nn.Module):
 def export_format(
     model: nn.Module,
     name: str,
-    part: Export,
     *,
     image_size: int,
     folder: Path,
@@ -56,6 +55,9 @@ def export_format(
 ) -> Path:
     """Writes ``model`` in the format ``name`` into ``folder``, whole or not at all, and returns the file or folder.
 
+    The graph is the model's own. ``Export``'s rewrites are for ONNX Runtime; in a runtime that computes in 16 bits, the
+    exponentials of ``fast_dfl`` would overflow.
+
     It is named as Ultralytics' loader expects: ``model_openvino_model``, for example. It takes one image (1, 3,
     image_size, image_size) in [0, 1] and gives (1, 4 + classes, anchors), boxes as (x, y, width, height) in pixels, in
     LiteRT as fractions of ``image_size``. Nothing is downloaded or installed for it.
@@ -63,7 +65,6 @@ def export_format(
     Args:
         model: a detection model of Ultralytics.
         name: a key of ``FORMATS``.
-        part: the rewrites of the graph; how an ONNX file is stored (``sparse``, ``compact``) is left out.
         image_size: pixels, a multiple of the stride.
         folder: made if it is not there.
         fp16: weights in 16-bit float.
@@ -81,7 +82,7 @@ def export_format(
         arguments["quantize"] = 16
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary, _alone():
-        written = run_exporter(_for_format(rewritten(model, part), name), Path(temporary), **arguments)
+        written = run_exporter(_for_format(deepcopy(model), name), Path(temporary), **arguments)
         if name == "ncnn":
             (written / "model_ncnn.py").unlink()  # a sample that only runs in the temporary folder
         target = folder / written.name
