@@ -93,13 +93,18 @@ def apply(
     data: Annotated[Path, typer.Option(help=f"{DATA}.")],
     out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="Write another format too, as often as needed; see doctor.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replays one recipe on a model and measures the result."""
     from search.apply import apply_recipe, read_recipe
 
     threads = os.cpu_count() or 1
-    record = apply_recipe(read_recipe(recipe), model=model, data=data, out=out, seed=seed, threads=threads)
+    record = apply_recipe(
+        read_recipe(recipe), model=model, data=data, out=out, seed=seed, threads=threads, formats=formats or ()
+    )
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
     else:
@@ -109,6 +114,8 @@ def apply(
             f"{out}/model.onnx: {measured.accuracy.metric} {measured.accuracy.value:.3f}, "
             f"latency ×{measured.latency.ratio:.3f}, size ×{measured.size_ratio:.3f}"
         )
+        if formats:
+            typer.echo(f"{out}: also in {', '.join(formats)}, not measured")
 
 
 @app.command(epilog="Example: python -m search measure a.onnx --against b.onnx --data data.yaml --split val --json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,12 +12,13 @@ from pydantic import ValidationError
 
 from search.data import read_data
 from search.errors import UserError
+from search.formats import check_format
 from search.measure.latency import Latency, measure_latency
 from search.record import Record
 from search.store import Store
 from search.study import StudyConfig, Target
 from search.tasks.table import KINDS, check_recipe
-from search.trial import Task, try_recipe
+from search.trial import Task, Workplace, trained, try_recipe
 from spaces.recipe import Recipe
 
 
@@ -34,17 +36,25 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path}: {key}: {first['msg']}; got {first['input']!r}") from error
 
 
-def apply_recipe(recipe: Recipe, *, model: str, data: Path, out: Path, seed: int, threads: int) -> Record:
+def apply_recipe(
+    recipe: Recipe, *, model: str, data: Path, out: Path, seed: int, threads: int, formats: Sequence[str] = ()
+) -> Record:  # fmt: skip
     """Writes ``model.onnx``, ``recipe.yaml`` and ``measurement.json`` to ``out`` and returns the record.
 
-    The latency ratio is to the plain FP32 export of ``model`` at the recipe's own image size.
+    The latency ratio is to the plain FP32 export of ``model`` at the recipe's own image size. The same model in other
+    ``formats``, which are not measured, is written beside the ONNX file; if that fails, the ONNX file stays.
 
     Raises:
-        UserError: a file is missing or refused, or ``out`` is there already.
+        UserError: a file is missing or refused, a format cannot be written, or ``out`` is there already.
     """
     if out.exists():
         raise UserError(f"{out} is there already; choose another folder for --out")
-    from search.prepare import check_model, prepare  # torch comes with it
+    import torch
+
+    from search.prepare import check_model, prepare
+
+    for name in formats:
+        check_format(name, recipe.quantize.kind, gpu=torch.cuda.is_available())
 
     config = StudyConfig(
         name="apply", model=model, data=data, image_size=recipe.image_size, seed=seed, target=Target()
@@ -62,5 +72,25 @@ def apply_recipe(recipe: Recipe, *, model: str, data: Path, out: Path, seed: int
         [record] = try_recipe(Task(leaves=(recipe,)), place, latency)
         if record.artifact is None:
             raise UserError(f"the recipe failed: {record.reason}")
-        shutil.move(folder / "artifacts" / record.id, out)
+        try:
+            _write_formats(recipe, formats, place, folder / "artifacts" / record.id)
+        finally:
+            shutil.move(folder / "artifacts" / record.id, out)
     return record
+
+
+def _write_formats(recipe: Recipe, formats: Sequence[str], place: Workplace, folder: Path) -> None:
+    """Writes the model of the trial that is over, which is in the study's cache, in other formats than ONNX."""
+    from search.pipeline import shape
+    from search.stages.formats import export_format
+
+    if others := [name for name in formats if name != "onnx"]:
+        model = trained(shape(recipe, place.inputs), recipe, place)
+        for name in others:
+            export_format(
+                model,
+                name,
+                image_size=recipe.image_size,
+                folder=folder,
+                fp16=recipe.quantize.kind == "fp16",
+            )

@@ -20,7 +20,7 @@ from torch import nn
 
 from search.data import calibration_images, sample_batches
 from search.stages.activation import blend_activation, swap_activation
-from search.stages.export import export_onnx, finish_onnx
+from search.stages.export import OPSET, export_onnx, finish_onnx
 from search.stages.finetune import OnEpoch, finetune
 from search.stages.prune import needs_batches
 from search.stages.prune_order import prune_in_training, prune_untrained
@@ -61,6 +61,7 @@ class Inputs:
     data: Path  # the study's data.yaml, with absolute paths
     seed: int = 0
     threads: int = 1
+    opset: int = OPSET
     device: str = "cpu"
     cache: Path | None = None  # a folder for what trials can share; None keeps nothing
     train_settings: dict[str, Any] = field(default_factory=dict)
@@ -171,7 +172,7 @@ def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path
     """
     float_file = folder.parent / f"float-{_export_name(recipe.export)}.onnx"
     if not float_file.exists():
-        export_onnx(model, recipe.export, image_size=recipe.image_size, path=float_file)
+        export_onnx(model, recipe.export, image_size=recipe.image_size, path=float_file, opset=inputs.opset)
     images = partial(_images, inputs, recipe.image_size)
     quantized = quantize(float_file, recipe.quantize, images=images, path=folder / "quantized.onnx")
     return finish_onnx(quantized, recipe.export, path=folder / "model.onnx")

@@ -43,6 +43,7 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         data=view,
         seed=config.seed,
         threads=threads,
+        opset=config.target.opset,
         device="0" if config.resources.gpus_per_trial else "cpu",
         cache=folder / "cache",
         train_settings=dict(config.train_settings),
@@ -52,7 +53,8 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
     file = folder / "baseline" / "model.onnx"
     recipe = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
     if not file.is_file():
-        export_onnx(load_baseline(inputs.baseline), recipe.export, image_size=recipe.image_size, path=file)
+        model = load_baseline(inputs.baseline)
+        export_onnx(model, recipe.export, image_size=recipe.image_size, path=file, opset=inputs.opset)
     place = Workplace(
         folder=folder,
         inputs=inputs,

@@ -26,14 +26,19 @@ class _Section(BaseModel):
 
 
 class Target(_Section):
-    """Where the model will run, and so where it is measured. ``cores`` pins the measurement to these cores
-    instead of the last ones."""
+    """Where the model will run, and so where it is measured.
+
+    ``cores`` pins the measurement to these cores instead of the last ones. ``opset`` is the version of ONNX's operators
+    that the target reads: 13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
+    Precisions whose storage needs a newer one raise it.
+    """
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
     provider: Literal["cpu"] = "cpu"
     threads: int = Field(default=1, ge=1, le=256)
     cores: tuple[int, ...] | None = None
     runs: int = Field(default=150, ge=10, le=100_000)
+    opset: int = Field(default=17, ge=13, le=20)
 
 
 class Constraints(_Section):

@@ -18,12 +18,14 @@ import sys
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from search.formats import FORMATS, versions, why_not_here
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "ultralytics", "ray", "optuna", "torch-pruning")
 PROJECT_FILE = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -33,12 +35,6 @@ GIB = 2**30
 _INSTRUCTION_SETS = {name: name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "neon", "i8mm")}
 _INSTRUCTION_SETS |= {"asimd": "neon", "asimddp": "dotprod"}
 _FAST_INT8 = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "dotprod")
-# Runtime -> the modules of which one is enough, and what installs it.
-_OPTIONAL_RUNTIMES = {
-    "openvino": (("openvino",), "pip install openvino nncf"),
-    "litert": (("ai_edge_litert", "tflite_runtime"), "pip install ai-edge-litert"),
-    "ncnn": (("ncnn",), "pip install ncnn"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +126,7 @@ def doctor(project_file: Path = PROJECT_FILE) -> list[Check]:
         ),
         *_check_packages(project_file),
         _check_providers(),
-        *_check_optional_runtimes(),
+        *_check_formats(),
     ]
 
 
@@ -236,12 +232,16 @@ def _check_providers() -> Check:
     return _check("onnxruntime providers", "CPUExecutionProvider" in providers, ", ".join(providers), advice)
 
 
-def _check_optional_runtimes() -> list[Check]:
+def _check_formats() -> list[Check]:
+    """Which formats ``apply --format`` can write here; a search needs only ONNX, whose packages are required above."""
+    gpus, _ = _list_gpus()
     checks: list[Check] = []
-    for name, (modules, install) in _OPTIONAL_RUNTIMES.items():
-        found = [module for module in modules if util.find_spec(module) is not None]
-        detail = f"{found[0]} is installed" if found else "not installed; only needed to run models on it"
-        checks.append(_check(name, bool(found), detail, install, required=False))
+    for name in FORMATS:
+        obstacle, found = why_not_here(name, gpu=bool(gpus)), versions(name)
+        detail = obstacle.reason if obstacle else f"can be written{f' with {found}' if found else ''}"
+        checks.append(
+            _check(f"format {name}", not obstacle, detail, obstacle.advice if obstacle else "", required=False)
+        )
     return checks
 
 

@@ -18,7 +18,7 @@ from search.stages.sparse import store_sparse
 from search.ultra import quiet_ultralytics
 from spaces.recipe import Export
 
-OPSET = 17  # the newest that ONNX Runtime's quantizer and every provider here read
+OPSET = 17  # of the ONNX file, where the target does not choose another
 
 
 class FastDFL(nn.Module):
@@ -53,32 +53,36 @@ def rewritten(model: nn.Module, part: Export) -> nn.Module:
     return copy
 
 
-def export_onnx(model: nn.Module, part: Export, *, image_size: int, path: Path) -> Path:
+def export_onnx(model: nn.Module, part: Export, *, image_size: int, path: Path, opset: int = OPSET) -> Path:
     """Writes ``model`` for one ``image_size``-pixel square image at a time to ``path`` and returns it.
 
-    The file carries the names, stride and task that Ultralytics reads back. Written whole or not at all.
+    ``opset`` is the version of ONNX's operators, 13 to 20. The file carries the names, stride and task that
+    Ultralytics reads back. Written whole or not at all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet_ultralytics(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        copy = rewritten(model, part)
-        copy.pt_path = f"{folder}/model.pt"  # pyright: ignore[reportArgumentType]  # where the exporter puts its file
-        overrides = {
-            "format": "onnx",
-            "imgsz": image_size,
-            "opset": OPSET,
-            "simplify": True,
-            "device": "cpu",
-            "batch": 1,
-        }
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        arguments = {"format": "onnx", "imgsz": image_size, "opset": opset, "simplify": True, "device": "cpu"}
         try:
-            exported = Exporter(overrides=overrides)(model=copy)
+            exported = run_exporter(rewritten(model, part), Path(folder), **arguments)
         except AssertionError as error:
             if "output model too small" not in str(error):
                 raise
-            exported = f"{folder}/model.onnx"  # below 0.1 MB, which Ultralytics takes for a broken file
+            exported = Path(folder) / "model.onnx"  # below 0.1 MB, which Ultralytics takes for a broken file
             onnx.checker.check_model(exported, full_check=True)
         os.replace(exported, path)
     return path
+
+
+def run_exporter(model: nn.Module, folder: Path, **arguments: object) -> Path:
+    """Has Ultralytics' exporter write ``model`` for one image at a time, and returns the file or folder.
+
+    It is in ``folder`` and called "model", with what Ultralytics adds for the format. ``arguments`` are its own.
+    The model is left with the path as an attribute.
+    """
+    # Where the exporter puts its file. For some formats it replaces the suffix wherever it is in the path.
+    model.pt_path = str(folder / "model.to_export")  # pyright: ignore[reportArgumentType]
+    with quiet_ultralytics():
+        return Path(Exporter(overrides={"batch": 1, **arguments})(model=model))
 
 
 def finish_onnx(source: Path, part: Export, *, path: Path) -> Path:

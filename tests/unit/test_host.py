@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from search.formats import FORMATS
 from search.measure import host
 from search.measure.host import Check, HostInfo, describe_int8, doctor, has_fast_int8, host_info, parse_cpuinfo
 
@@ -171,9 +172,8 @@ def test_a_broken_driver_is_told_and_is_not_fatal(tmp_path: Path, monkeypatch: p
 def test_doctor_finds_this_environment_complete() -> None:
     checks = by_name(doctor())
     assert [check.name for check in checks.values() if check.required and not check.ok] == []
-    assert {*host.PACKAGES, "python", "cores", "memory", "disk", "gpu", "int8", "openvino", "litert", "ncnn"} <= set(
-        checks
-    )
+    assert {*host.PACKAGES, "python", "cores", "memory", "disk", "gpu", "int8"} <= set(checks)
+    assert {f"format {name}" for name in FORMATS} <= set(checks)
     assert "CPUExecutionProvider" in checks["onnxruntime providers"].detail
     assert all(bool(check.advice) is not check.ok for check in checks.values())
     assert json.loads(json.dumps([asdict(check) for check in checks.values()]))

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-IR_VERSIONS = {21: 10, 25: 13}  # the IR that an operator set with narrow integers needs
+IR_VERSIONS = {17: 8, 21: 10, 25: 13}  # the IR that an operator set needs, of those that a storage asks for
 
 
 def prepared(source: Path) -> onnx.ModelProto:
