@@ -16,10 +16,11 @@ from ultralytics.nn.modules import Conv
 
 from search.stages import prune_attention
 from search.stages.labelled import batch_loss, single_images
-from search.stages.prune import opened, prune_channels
+from search.stages.prune import opened, prune_channels, scorer
 from search.stages.prune_attention import attention_importance
 from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance
-from spaces.recipe import ChannelPrune
+from search.stages.structure import change_structure
+from spaces.recipe import ChannelPrune, Ghost
 from tests.tiny import SIZE, snapshot, weights
 
 Batches = list[dict[str, Any]]
@@ -204,6 +205,22 @@ def test_the_input_is_untouched_and_the_result_the_same_each_time(
 def test_methods_that_look_at_the_loss_need_batches(model: nn.Module, method: Any) -> None:
     with pytest.raises(AssertionError, match="labelled batches"):
         prune_channels(model, ChannelPrune(method=method, ratio=0.5), image_size=SIZE, batches=[])
+
+
+@pytest.mark.parametrize("method", ["taylor", "hessian", "l2"])
+def test_a_ghost_modules_channels_are_scored_one_by_one(model: nn.Module, batches: Batches, method: Any) -> None:
+    """Both halves of one stand and fall together, so a group's scores are as many as one half has channels."""
+    name = "model.22.cv2.0.0.cv1.conv"
+    haunted = change_structure(model, Ghost(where="head"), seed=0)
+    copy = opened(haunted)
+    score = scorer(copy, ChannelPrune(method=method, ratio=0.5), batches)
+    graph = tp.DependencyGraph().build_dependency(copy, torch.zeros(1, 3, SIZE, SIZE))
+    first: Any = copy.get_submodule(name)
+    found = score(graph.get_pruning_group(first, tp.prune_conv_out_channels, list(range(first.out_channels))))
+    assert found is not None and len(found) == first.out_channels and (found > 0).all()
+    part = ChannelPrune(method=method, ratio=0.5, round_to=1, where="head")
+    after: Any = prune_channels(haunted, part, image_size=SIZE, batches=batches).get_submodule(name)
+    assert after.out_channels == first.out_channels // 2
 
 
 def blocks(model: nn.Module) -> dict[str, Conv]:
