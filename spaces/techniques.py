@@ -98,6 +98,7 @@ PRUNE: dict[str, Technique] = {
     ),
     "prune-fpgm": Technique(_prune(method="fpgm"), "Filters near the geometric median of their layer go."),
     "prune-attention": Technique(_prune(method="attention"), "Channels go that trained gates let through least."),
+    "prune-random": Technique(_prune(method="random"), "Channels go by lot: what a score is worth shows beside it."),
     "prune-uniform": Technique(_prune(scope="layer"), "The same share of the channels of every layer goes."),
     "prune-global": Technique(_prune(scope="global"), "One ranking says which layers lose more channels than others."),
     "prune-sensitivity": Technique(

@@ -18,7 +18,7 @@ from search.stages import prune_attention
 from search.stages.labelled import batch_loss, single_images
 from search.stages.prune import opened, prune_channels, scorer
 from search.stages.prune_attention import attention_importance
-from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance
+from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance, LotImportance
 from search.stages.structure import change_structure
 from spaces.recipe import ChannelPrune, Ghost
 from tests.tiny import SIZE, snapshot, weights
@@ -187,7 +187,21 @@ def test_attention_shuts_a_channel_that_does_harm_and_prunes_it(
     assert kept(harmed, "attention", batches) == best(gate.numpy())
 
 
-@pytest.mark.parametrize("method", ["hessian", "fpgm", "attention"])
+def test_the_lot_does_not_look_at_the_weights(model: nn.Module) -> None:
+    other = deepcopy(model)
+    for value in other.parameters():  # running means, by which channels are recognised, are none
+        value.data.normal_(generator=torch.Generator().manual_seed(1))
+    assert kept(model, "random", []) == kept(other, "random", [])
+    assert kept(model, "random", []) != kept(model, "l2", [])
+
+
+def test_the_lot_favours_no_channel() -> None:
+    lot, group = LotImportance(), group_of(Net())
+    wins = np.bincount([int(lot(group).argmax()) for _ in range(600)], minlength=6)
+    assert len(wins) == 6 and wins.min() > 70 and wins.max() < 130  # 100 each; four standard deviations are 37
+
+
+@pytest.mark.parametrize("method", ["hessian", "fpgm", "attention", "random"])
 def test_the_input_is_untouched_and_the_result_the_same_each_time(
     model: nn.Module, batches: Batches, method: Any
 ) -> None:
