@@ -138,6 +138,41 @@ def measure(
         typer.echo("\n".join(f"{name:20} {_plain(value)}" for name, value in result.items() if value is not None))
 
 
+@app.command(epilog="Example: python -m search catalogue --model best.pt --data data.yaml --only 'prune-*' --epochs 3")
+def catalogue(
+    model: Annotated[Path, typer.Option(help="The .pt checkpoint to compress.")],
+    data: Annotated[Path, typer.Option(help="Ultralytics data.yaml.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, or to go on with.")] = Path("results/catalogue"),
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split, for every row.")] = 5,
+    lr: Annotated[float, typer.Option(help="Peak learning rate; few epochs want a low one.")] = 5e-4,
+    only: Annotated[str, typer.Option(help="Names or patterns, with commas between [default: all].")] = "",
+    image_size: Annotated[int | None, typer.Option(help="Pixels [default: as the model was trained].")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="A larger model's .pt, for distill-larger.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; each trains on one thread.")] = os.cpu_count() or 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measures what each technique does alone: size, latency, accuracy right after and after fine-tuning."""
+    from search.catalogue import Plan, chosen_names, measure_catalogue
+    from search.report.catalogue import progress_line
+
+    names = chosen_names([name.strip() for name in only.split(",") if name.strip()], teacher=bool(teacher))
+    plan = Plan(
+        model=model, data=data, image_size=image_size, epochs=epochs, lr=lr, seed=seed, jobs=jobs, teacher=teacher
+    )  # fmt: skip
+    result = measure_catalogue(plan, names, out, lambda *row: typer.echo(progress_line(*row), err=True))
+    rows = [row for row in result["rows"] if row["technique"] in names]
+    typer.echo(json.dumps(rows, indent=2) if as_json else f"{out}/catalogue.md: {len(rows)} rows")
+
+
+@app.command(epilog="Example: python -m search techniques")
+def techniques() -> None:
+    """Lists every technique: its name, the fields of a recipe that use it alone, and what it does."""
+    from search.report.catalogue import techniques_page
+
+    typer.echo(techniques_page(), nl=False)
+
+
 @app.command(epilog="Example: python -m search doctor --json")
 def doctor(as_json: Json = False) -> None:
     """Says what this machine can do and what is missing; exits 2 if something required is."""

@@ -18,7 +18,7 @@ from search.record import Record
 from search.store import Store
 from search.study import StudyConfig, Target
 from search.tasks.table import KINDS, check_recipe
-from search.trial import Task, Workplace, trained, try_recipe
+from search.trial import Task, Workplace, trained_trunk, try_recipe
 from spaces.recipe import Recipe
 
 
@@ -85,7 +85,7 @@ def _write_formats(recipe: Recipe, formats: Sequence[str], place: Workplace, fol
     from search.stages.formats import export_format
 
     if others := [name for name in formats if name != "onnx"]:
-        model = trained(shape(recipe, place.inputs), recipe, place)
+        model = trained_trunk(shape(recipe, place.inputs), recipe, place)
         for name in others:
             export_format(
                 model,

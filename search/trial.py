@@ -81,7 +81,7 @@ def try_recipe(task: Task, place: Workplace, measure_latency: MeasureLatency) ->
         left = [leaf for leaf in task.leaves if leaf.id not in records]
         if left:
             with _timed(seconds, "train"):
-                model = trained(model, trunk, place)
+                model = trained_trunk(model, trunk, place)
             with _timed(seconds, "measure"):
                 records |= {leaf.id: _finish(leaf, model, gauge, place, Path(scratch) / "trained") for leaf in left}
     return [records[leaf.id].model_copy(update={"seconds": seconds}) for leaf in task.leaves]
@@ -131,8 +131,8 @@ def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Pa
     return Record(id=leaf.id, recipe=leaf, state="complete", artifact=artifact, measurement=measurement)
 
 
-def trained(model: Any, trunk: Recipe, place: Workplace) -> Any:
-    """The trained trunk that starts as ``model``, from the study's cache if an earlier trial left it there."""
+def trained_trunk(model: Any, trunk: Recipe, place: Workplace) -> Any:
+    """The trained trunk, from the study's cache if a trial that was cut off left it there."""
     import torch
 
     from search.pipeline import train

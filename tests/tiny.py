@@ -24,15 +24,36 @@ ANCHORS = sum((SIZE // stride) ** 2 for stride in (8, 16, 32))
 OUTPUT = (1, 4 + CLASSES, ANCHORS)
 
 
-def tiny_model(*, seed: int = 0, width: float = 0.125) -> DetectionModel:
+# Half of YOLOv8's layers, for tests of many models: the same blocks, but one feature map less in the neck.
+SHORT: dict[str, Any] = {
+    "backbone": [
+        [-1, 1, "Conv", [64, 3, 2]],
+        [-1, 1, "Conv", [128, 3, 2]],
+        [-1, 1, "Conv", [256, 3, 2]],
+        [-1, 3, "C2f", [256, True]],
+        [-1, 1, "Conv", [512, 3, 2]],
+        [-1, 1, "Conv", [1024, 3, 2]],
+        [-1, 1, "SPPF", [1024, 5]],
+    ],
+    "head": [
+        [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+        [[-1, 4], 1, "Concat", [1]],
+        [-1, 3, "C2f", [512]],
+        [[3, 9, 6], 1, "Detect", ["nc"]],
+    ],
+}
+
+
+def tiny_model(*, seed: int = 0, width: float = 0.125, architecture: dict[str, Any] | None = None) -> DetectionModel:
     """An untrained YOLOv8 for the digits, no two of whose channels are alike, with scores all over 0 to 1.
 
-    ``width`` 0.125 makes every layer half as wide as in YOLOv8n, which has 0.25. The weights are frozen, as those
+    ``width`` 0.125 makes every layer half as wide as in YOLOv8n, which has 0.25; ``architecture`` has other layers
+    than YOLOv8's. The weights are frozen, as those
     of Ultralytics' checkpoints are.
     """
     torch.manual_seed(seed)
     content: Any = YAML.load(str(ROOT / "cfg/models/v8/yolov8.yaml"))
-    content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33, width, 1024]}}
+    content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33, width, 1024]}, **(architecture or {})}
     model = DetectionModel(content, verbose=False)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

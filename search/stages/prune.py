@@ -108,7 +108,19 @@ def opened(model: nn.Module) -> nn.Module:
 def scorer(model: nn.Module, part: ChannelPruning, batches: Sequence[Batch]) -> Importance:
     """What scores the channels of an ``opened`` model."""
     assert batches or not needs_batches(part), "this pruning method needs labelled batches"
-    return IMPORTANCES[part.method](model, batches)
+    importance = IMPORTANCES[part.method](model, batches)
+    return lambda group: _own_scores(importance(group), len(group[0].idxs))
+
+
+def _own_scores(scores: torch.Tensor | None, channels: int) -> torch.Tensor | None:
+    """``scores`` without what Torch-Pruning appends to them, so that their mean is 1 again.
+
+    Where a group begins with a depthwise convolution and is read twice, as a ghost module's, its scores by gradients
+    are as long as what is read, with zeros at the end: it then chose channels that there are not, and removed none.
+    """
+    if scores is None or len(scores) == channels:
+        return scores
+    return scores[:channels] / scores[:channels].mean()
 
 
 def freeze_dfl(model: nn.Module) -> None:

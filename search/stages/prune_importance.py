@@ -33,6 +33,21 @@ class GeometricMedianImportance(tp.importance.GroupMagnitudeImportance):
         return self._normalize(self._reduce(scores, roots), self.normalizer) if scores else None
 
 
+class LotImportance(tp.importance.Importance):
+    """A score drawn by lot for each channel, in [0, 1): the control that every other score must beat.
+
+    As strong as many of them after long training (Mittal et al. 2018, arXiv:1801.10447). Torch-Pruning's own draws from
+    the process's generator, so that what ran before would change the model.
+    """
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, group: tp.Group) -> Tensor:
+        """The scores of the group's channels, (channels,); other ones at every call."""
+        return torch.rand(len(group[0].idxs), generator=self._generator)
+
+
 def _taylor(model: nn.Module, batches: Sequence[Batch]) -> Importance:
     """The first-order change of the loss (Molchanov et al. 2019)."""
     model.zero_grad()
@@ -71,5 +86,6 @@ IMPORTANCES: dict[str, Callable[[nn.Module, Sequence[Batch]], Importance]] = {
     "taylor": _taylor,
     "hessian": _hessian,
     "attention": attention_importance,
+    "random": lambda model, batches: LotImportance(),
 }
 NEEDS_LABELS = frozenset({"taylor", "hessian", "attention"})

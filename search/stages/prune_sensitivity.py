@@ -55,7 +55,8 @@ def sensitive_ratios(
         lambda: scan(model, graph, importance, batches[:BATCHES]),
     )
     names = {module: name for name, module in model.named_modules()}
-    roots = {names[_root(group)]: _root(group) for group in _groups(graph, protected)}
+    found = {names[_root(group)]: _root(group) for group in _groups(graph, protected)}
+    roots = {name: root for name, root in found.items() if name in curves}
     ratios = spend(
         {name: curves[name] for name in roots},
         {name: root.out_channels for name, root in roots.items()},
@@ -66,13 +67,14 @@ def sensitive_ratios(
 
 
 def scan(model: nn.Module, graph: tp.DependencyGraph, importance: Importance, batches: Sequence[Batch]) -> Curves:
-    """The rise of the mean loss on ``batches`` when each group alone loses its least important channels."""
+    """The rise of the mean loss on ``batches`` when each group alone, if it has scores, loses its lowest channels."""
     names = {module: name for name, module in model.named_modules()}
     before = _loss(model, batches)
     curves: Curves = {}
     for group in _groups(graph, output_layers(model)):
         scores = importance(group)
-        assert scores is not None
+        if scores is None:  # such as of a group without a norm, by its scale: it is not pruned
+            continue
         order = scores.argsort()
         curve = curves.setdefault(names[_root(group)], [])
         for level in LEVELS:

@@ -19,16 +19,16 @@ class NoPrune(Part):
 class ChannelPruning(Part):
     """What every kind of structured pruning has in common: whole channels are removed, so the model is smaller.
 
-    ``method`` scores the channels. ``ratio`` is the share of channels removed: of each layer (``scope: layer``), of
-    all layers by one ranking (``global``), or of all layers where it raises the loss least (``sensitivity``); in the
-    last two no layer loses more than ``max_ratio``. Channel counts are kept multiples of ``round_to``, always
-    rounding down. ``where``, ``include`` and ``exclude`` choose the layers, the last two by regular expressions that
-    are searched for in a layer's name, such as ``model.2.cv1.conv``; empty ones choose nothing out. Layers that are
-    coupled, by an addition for instance, are pruned if all of them are chosen. ``reestimate_bn`` measures the batch
-    norms' statistics anew on training images after each removal.
+    ``method`` scores the channels; ``random`` does so by lot, as a control. ``ratio`` is the share of channels removed:
+    of each layer (``scope: layer``), of all layers by one ranking (``global``), or of all layers where it raises the
+    loss least (``sensitivity``); in the last two no layer loses more than ``max_ratio``. Channel counts are kept
+    multiples of ``round_to``, always rounding down. ``where``, ``include`` and ``exclude`` choose the layers, the last
+    two by regular expressions that are searched for in a layer's name, such as ``model.2.cv1.conv``; empty ones choose
+    nothing out. Layers that are coupled, by an addition for instance, are pruned if all of them are chosen.
+    ``reestimate_bn`` measures the batch norms' statistics anew on training images after each removal.
     """
 
-    method: Literal["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention"] = "l2"
+    method: Literal["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention", "random"] = "l2"
     ratio: float = Field(gt=0, lt=1)
     scope: Literal["layer", "global", "sensitivity"] = "layer"
     round_to: Literal[1, 4, 8, 16, 32] = 8
@@ -79,7 +79,7 @@ class SlimmingPrune(ChannelPruning):
     """
 
     kind: Literal["slimming"] = "slimming"
-    method: Literal["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention"] = "bn_scale"
+    method: Literal["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention", "random"] = "bn_scale"
     sparsity_epochs: int = Field(default=5, ge=1, le=1000)
     sparsity_weight: float = Field(default=0.1, gt=0, le=100)
 

@@ -16,11 +16,12 @@ from ultralytics.nn.modules import Conv
 
 from search.stages import prune_attention
 from search.stages.labelled import batch_loss
-from search.stages.prune import opened, prune_channels
+from search.stages.prune import opened, prune_channels, scorer
 from search.stages.prune_attention import attention_importance
-from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance
+from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance, LotImportance
+from search.stages.structure import change_structure
 from search.tasks.detect import singles
-from spaces.recipe import ChannelPrune
+from spaces.recipe import ChannelPrune, Ghost
 from tests.tiny import SIZE, snapshot, weights
 
 Batches = list[dict[str, Any]]
@@ -187,7 +188,21 @@ def test_attention_shuts_a_channel_that_does_harm_and_prunes_it(
     assert kept(harmed, "attention", batches) == best(gate.numpy())
 
 
-@pytest.mark.parametrize("method", ["hessian", "fpgm", "attention"])
+def test_the_lot_does_not_look_at_the_weights(model: nn.Module) -> None:
+    other = deepcopy(model)
+    for value in other.parameters():  # running means, by which channels are recognised, are none
+        value.data.normal_(generator=torch.Generator().manual_seed(1))
+    assert kept(model, "random", []) == kept(other, "random", [])
+    assert kept(model, "random", []) != kept(model, "l2", [])
+
+
+def test_the_lot_favours_no_channel() -> None:
+    lot, group = LotImportance(), group_of(Net())
+    wins = np.bincount([int(lot(group).argmax()) for _ in range(600)], minlength=6)
+    assert len(wins) == 6 and wins.min() > 70 and wins.max() < 130  # 100 each; four standard deviations are 37
+
+
+@pytest.mark.parametrize("method", ["hessian", "fpgm", "attention", "random"])
 def test_the_input_is_untouched_and_the_result_the_same_each_time(
     model: nn.Module, batches: Batches, method: Any
 ) -> None:
@@ -205,6 +220,22 @@ def test_the_input_is_untouched_and_the_result_the_same_each_time(
 def test_methods_that_look_at_the_loss_need_batches(model: nn.Module, method: Any) -> None:
     with pytest.raises(AssertionError, match="labelled batches"):
         prune_channels(model, ChannelPrune(method=method, ratio=0.5), image_size=SIZE, batches=[])
+
+
+@pytest.mark.parametrize("method", ["taylor", "hessian", "l2"])
+def test_a_ghost_modules_channels_are_scored_one_by_one(model: nn.Module, batches: Batches, method: Any) -> None:
+    """Both halves of one stand and fall together, so a group's scores are as many as one half has channels."""
+    name = "model.22.cv2.0.0.cv1.conv"
+    haunted = change_structure(model, Ghost(where="head"), seed=0)
+    copy = opened(haunted)
+    score = scorer(copy, ChannelPrune(method=method, ratio=0.5), batches)
+    graph = tp.DependencyGraph().build_dependency(copy, torch.zeros(1, 3, SIZE, SIZE))
+    first: Any = copy.get_submodule(name)
+    found = score(graph.get_pruning_group(first, tp.prune_conv_out_channels, list(range(first.out_channels))))
+    assert found is not None and len(found) == first.out_channels and (found > 0).all()
+    part = ChannelPrune(method=method, ratio=0.5, round_to=1, where="head")
+    after: Any = prune_channels(haunted, part, image_size=SIZE, batches=batches).get_submodule(name)
+    assert after.out_channels == first.out_channels // 2
 
 
 def blocks(model: nn.Module) -> dict[str, Conv]:

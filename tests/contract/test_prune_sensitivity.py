@@ -20,7 +20,8 @@ from search.stages.labelled import batch_loss
 from search.stages.prune import opened, prune_channels, scorer
 from search.stages.prune_layers import output_layers
 from search.stages.prune_sensitivity import LEVELS, scan, silenced, spend
-from spaces.recipe import ChannelPrune
+from search.stages.structure import change_structure
+from spaces.recipe import CbamChannel, ChannelPrune
 from tests.tiny import SIZE, snapshot, weights
 
 Batches = list[dict[str, Any]]
@@ -209,3 +210,16 @@ def test_sensitivity_needs_batches(model: nn.Module) -> None:
 def loss(model: nn.Module, batches: Batches) -> float:
     copy = deepcopy(model).eval() if not any(m._forward_pre_hooks for m in model.modules()) else model
     return sum(batch_loss(copy, batch).item() for batch in batches) / len(batches)
+
+
+def test_a_group_that_the_method_cannot_score_is_left_as_it_is(
+    model: nn.Module, batches: Batches, tmp_path: Path
+) -> None:
+    """The hidden layers of channel attention have no batch norm, so its scale says nothing about them."""
+    attentive = change_structure(model, CbamChannel(where="backbone"), seed=0)
+    part = PART.model_copy(update={"method": "bn_scale"})
+    before, after = (out_channels(m) for m in (attentive, pruned_at(attentive, batches, tmp_path, part)))
+    hidden = {name for name in out_channels(opened(attentive)) if name.endswith("squeeze")}
+    assert hidden and all(after[name] == before[name] for name in hidden)
+    rest = before.keys() - hidden
+    assert sum(after[name] for name in rest) < 0.8 * sum(before[name] for name in rest)

@@ -193,3 +193,36 @@ def test_weights_trained_on_the_grid_are_stored_without_loss(model: nn.Module, b
         assert np.array_equal(np.abs(codes), np.abs(own))  # a batch norm of negative weight turns the sign
         np.testing.assert_allclose(codes * scale[:, None, None, None], floats[name], rtol=2.0**-SCALE_BITS)
     np.testing.assert_allclose(onnx_answers(path, noise(2)), onnx_answers(source, noise(2)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bits", [4, 2, 1])
+def test_convolutions_that_share_a_weight_are_stored_as_if_they_did_not(
+    lively: Path, bits: int, tmp_path: Path
+) -> None:
+    """The exporter stores equal weights once, such as those with which attention begins."""
+    one, other = "/model.22/cv2.0/cv2.0.1/conv/Conv", "/model.22/cv2.1/cv2.1.1/conv/Conv"
+    equal = with_weights(lively, {other: conv_weights(lively)[one]}, tmp_path / "equal.onnx")
+    model = onnx.load(equal)
+    nodes = {node.name: node for node in model.graph.node}
+    nodes[other].input[1] = nodes[one].input[1]
+    onnx.save(model, tmp_path / "shared.onnx")
+    part = LowBit.model_validate({"bits": bits, "images": 2})
+    paths = [tmp_path / "of_shared.onnx", tmp_path / "of_equal.onnx"]
+    quantize(tmp_path / "shared.onnx", part, images=noise, path=paths[0])
+    quantize(equal, part, images=noise, path=paths[1])
+    onnx.checker.check_model(str(paths[0]))
+    assert np.array_equal(onnx_answers(paths[0], noise(2)), onnx_answers(paths[1], noise(2)))
+
+
+def test_a_convolution_without_a_bias_is_stored_too(lively: Path, tmp_path: Path) -> None:
+    """That of efficient attention has none."""
+    inner = "/model.22/cv2.0/cv2.0.1/conv/Conv"
+    model = onnx.load(lively)
+    [node] = [node for node in model.graph.node if node.name == inner]
+    del node.input[2:]
+    onnx.save(model, tmp_path / "float.onnx")
+    part = LowBit(bits=4, images=2)
+    path = quantize(tmp_path / "float.onnx", part, images=noise, path=tmp_path / "packed.onnx")
+    assert inner in packed(path, 4)
+    with_bias = quantize(lively, part, images=noise, path=tmp_path / "with_bias.onnx")
+    assert error(path, tmp_path / "float.onnx") < 1.5 * error(with_bias, lively)

@@ -14,14 +14,17 @@ import pytest
 from onnx import TensorProto
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
+from search.stages.activation import swap_activation
+from search.stages.export import export_onnx
 from search.stages.precision.calibration import Reader
 from search.stages.precision.graph import prepared
 from search.stages.quantize import quantize
 from spaces.parts.quantize import Quantize
-from spaces.recipe import Int8Static, Mixed
+from spaces.recipe import Export, Int8Static, Mixed
 from tests.onnx_look import CONVS, FIRST, LAST, array, error, optimised, stored
-from tests.tiny import noise, one_thread, sha256
+from tests.tiny import SIZE, noise, one_thread, onnx_answers, sha256
 
 Leaf = Callable[[Quantize], Path]
 SPARED = int(0.3 * CONVS)
@@ -121,3 +124,16 @@ def test_scales_of_spared_layers_are_gone(leaf: Leaf) -> None:
     weights = [tensor for tensor in stored(path).values() if len(tensor.dims) == 4]
     kinds = [array(tensor).dtype for tensor in weights]
     assert kinds.count(np.dtype(np.int8)) == CONVS - SPARED
+
+
+def test_a_model_with_nodes_that_the_exporter_did_not_name(model: nn.Module, tmp_path: Path) -> None:
+    """Hardswish is written out as operators without names, which were taken for one another."""
+    swapped = swap_activation(model, "hardswish")
+    source = export_onnx(swapped, Export(), image_size=SIZE, path=tmp_path / "float.onnx")
+    assert any(node.op_type == "HardSwish" for node in onnx.load(source).graph.node)
+    path = quantize(source, Mixed(budget=0.2, images=2), images=noise, path=tmp_path / "mixed.onnx")
+    convs = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    makers = {output: node.op_type for node in onnx.load(path).graph.node for output in node.output}
+    quantized = [node for node in convs if makers.get(node.input[1]) == "DequantizeLinear"]
+    assert 0.75 * CONVS <= len(quantized) < CONVS
+    assert np.isfinite(onnx_answers(path, noise(1))).all()

@@ -39,3 +39,14 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
     assert missing == []
+
+
+def test_the_commit_that_shows_how_to_add_a_technique_is_in_the_code() -> None:
+    text = (ROOT / "docs" / "adding-a-technique.md").read_text(encoding="utf-8")
+    [diff] = re.findall(r"```diff\n(.*?)\n```", text, re.S)
+    files = re.split(r"^diff --git a/(\S+) b/\S+\n", diff, flags=re.M)[1:]
+    assert len(files) >= 2 * 5  # a type or value, a function, a name, a test and a document
+    for name, change in zip(files[::2], files[1::2], strict=True):
+        content = (ROOT / name).read_text(encoding="utf-8").split("\n")
+        added = re.findall(r"^\+(?!\+\+ )(.*)$", change, re.M)
+        assert added and not [line for line in added if line not in content], name

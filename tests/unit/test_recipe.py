@@ -66,7 +66,7 @@ def channel_prunes(kind: type[ChannelPruning], **own: st.SearchStrategy[Any]) ->
     return st.builds(
         lambda bounds, **rest: kind(ratio=min(bounds), max_ratio=max(bounds), **rest),
         st.tuples(shares(), shares()),
-        method=st.sampled_from(["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention"]),
+        method=st.sampled_from(["l1", "l2", "bn_scale", "taylor", "lamp", "hessian", "fpgm", "attention", "random"]),
         scope=own.pop("scope", st.sampled_from(["layer", "global", "sensitivity"])),
         round_to=st.sampled_from([1, 4, 8, 16, 32]),
         where=st.sampled_from(["all", "backbone", "neck", "head"]),

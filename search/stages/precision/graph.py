@@ -15,11 +15,17 @@ IR_VERSIONS = {17: 8, 21: 10, 25: 13}  # the IR that an operator set needs, of t
 
 
 def prepared(source: Path) -> onnx.ModelProto:
-    """The float model at ``source`` with inferred shapes and simple nodes folded, as the quantizer wants it."""
+    """The float model at ``source`` with inferred shapes and simple nodes folded, as the quantizer wants it.
+
+    Every node has a name.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
-        return onnx.load(path)
+        model = onnx.load(path)
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"  # what HardSwish is written out as has none
+    return model
 
 
 def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -46,6 +52,20 @@ def conv_weights(model: onnx.ModelProto, nodes: Iterable[str]) -> dict[str, np.n
     wanted, stored = set(nodes), initializers(model)
     found = [node for node in model.graph.node if node.name in wanted]
     return {node.input[1]: numpy_helper.to_array(stored[node.input[1]]) for node in found if node.input[1] in stored}
+
+
+def own_weights(model: onnx.ModelProto, nodes: Iterable[str]) -> None:
+    """Gives each of the named convolutions a weight that no other reads: the exporter stores equal ones once."""
+    wanted, tensors, taken = set(nodes), initializers(model), set[str]()
+    for node in model.graph.node:
+        if node.name not in wanted or node.input[1] not in tensors:
+            continue
+        if node.input[1] in taken:
+            copy = onnx.TensorProto()
+            copy.CopyFrom(tensors[node.input[1]])
+            copy.name = node.input[1] = f"{node.name}_weight"
+            model.graph.initializer.append(copy)
+        taken.add(node.input[1])
 
 
 def replace_tensors(model: onnx.ModelProto, new: Mapping[str, Iterable[onnx.TensorProto]]) -> None:

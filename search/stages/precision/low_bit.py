@@ -14,6 +14,7 @@ from search.stages.precision.graph import (
     conv_weights,
     initializers,
     main_opset,
+    own_weights,
     prepared,
     prepend_nodes,
     replace_tensors,
@@ -36,6 +37,7 @@ def to_low_bit(source: Path, part: LowBit, images: ImageSource, path: Path) -> N
     """
     model, seen = at_opset(prepared(source), OPSETS[part.bits]), images(part.images)
     inner = inner_convs(model, skip_ends=part.skip_ends)
+    own_weights(model, inner)
     packed = {
         name: quantize_weights(weight, part.bits, clip=True) for name, weight in conv_weights(model, inner).items()
     }
@@ -65,14 +67,16 @@ def _store(
         if node.name not in convs or node.input[1] not in packed:
             continue
         codes, scale = packed[node.input[1]]
-        activation, weight, bias = (makers[name] for name in convs[node.name].input)
+        activation, weight, *bias = (makers[name] for name in convs[node.name].input)
         step = numpy_helper.to_array(stored[activation.input[1]])
-        offset = numpy_helper.to_array(floats[node.input[2]])
-        scales = np.maximum(scale.ravel(), np.abs(offset) / (step * BIAS_ROOM)).astype(np.float32)
+        scales = scale.ravel().astype(np.float32)
+        if bias:  # the convolution of efficient attention has none
+            offset = numpy_helper.to_array(floats[node.input[2]])
+            scales = np.maximum(scales, np.abs(offset) / (step * BIAS_ROOM)).astype(np.float32)
+            tensors |= _bias(bias[0], offset, scales * step)
         held = stored_codes(codes, bits, weight.input[0])
         tensors[weight.input[0]] = list(held.tensors)
         tensors[weight.input[1]] = [numpy_helper.from_array(scales, weight.input[1])]
-        tensors |= _bias(bias, offset, scales * step)
         nodes += _as_int8(weight, held, native=bits in TYPES)
     replace_tensors(quantized, tensors)
     prepend_nodes(quantized, nodes)
