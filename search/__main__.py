@@ -173,6 +173,20 @@ def techniques() -> None:
     typer.echo(techniques_page(), nl=False)
 
 
+@app.command(epilog="Example: python -m search simulate --seeds 20 --workers 8 --plot engines.svg --json")
+def simulate(
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds to compare the engines on.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Virtual workers, all at work at once.")] = 2,
+    records: Annotated[list[Path] | None, typer.Option(help="Study folders to make the benchmark from.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compares search engines in simulated time, on a benchmark made from recorded studies."""
+    from search.simulate.command import run
+
+    run(seeds=seeds, workers=workers, records=records or [], picture=plot, as_json=as_json)
+
+
 @app.command(epilog="Example: python -m search doctor --json")
 def doctor(as_json: Json = False) -> None:
     """Says what this machine can do and what is missing; exits 2 if something required is."""

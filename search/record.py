@@ -44,7 +44,11 @@ class Measurement(BaseModel):
 
 
 class Record(BaseModel):
-    """One recipe and how it ended. ``seconds`` is the time of each step of its trial."""
+    """One recipe and how it ended.
+
+    ``seconds`` is the time of each step of its trial. ``curve`` is what its trunk showed while it trained: pairs of
+    epochs done, over all trainings of the recipe, and mAP50-95 of the float model on the validation split.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,6 +59,7 @@ class Record(BaseModel):
     artifact: Artifact | None = None
     measurement: Measurement | None = None
     seconds: dict[str, float] = {}
+    curve: tuple[tuple[int, float], ...] = ()
 
     def values(self, objectives: tuple[Objective, ...]) -> tuple[float, ...] | None:
         """The objectives of a finished record, or None for one that has no finite, complete result."""

@@ -27,15 +27,12 @@ class Started(BaseModel):
     recipe: Recipe
 
 
-class Store:
-    """The records of one study folder. ``baseline`` is kept apart from what the search made."""
+class Records:
+    """The records of one study, in memory. ``baseline`` is kept apart from what the search made."""
 
-    def __init__(self, folder: Path) -> None:
-        self._records_path = folder / "records.jsonl"
-        self._started_path = folder / "started.jsonl"
-        found = [Record.model_validate_json(line) for line in _lines(self._records_path)]
-        self.records: dict[str, Record] = {record.id: record for record in found}
-        self.started: list[Recipe] = [Started.model_validate_json(line).recipe for line in _lines(self._started_path)]
+    def __init__(self, records: Iterable[Record] = (), started: Iterable[Recipe] = ()) -> None:
+        self.records: dict[str, Record] = {record.id: record for record in records}
+        self.started: list[Recipe] = list(started)
 
     @property
     def baseline(self) -> Record | None:
@@ -48,14 +45,11 @@ class Store:
         return [record for record in self.records.values() if record.id != BASELINE]
 
     def append(self, records: Iterable[Record]) -> None:
-        """Adds records that are not there yet, all in one write; a known id is left as it is."""
-        new = [record for record in records if record.id not in self.records]
-        _append(self._records_path, [_line(record) for record in new])
-        self.records |= {record.id: record for record in new}
+        """Adds records that are not there yet; a known id is left as it is."""
+        self.records |= {record.id: record for record in records if record.id not in self.records}
 
     def start(self, recipe: Recipe) -> None:
         """Notes that a trial of ``recipe`` was handed out."""
-        _append(self._started_path, [_line(Started(recipe=recipe))])
         self.started.append(recipe)
 
     def trials(self) -> int:
@@ -65,6 +59,29 @@ class Store:
     def states(self) -> dict[str, int]:
         """How many searched records ended in each state."""
         return dict(Counter(record.state for record in self.searched))
+
+
+class Store(Records):
+    """The records of one study folder: what is added is on the disk before the call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._records_path = folder / "records.jsonl"
+        self._started_path = folder / "started.jsonl"
+        super().__init__(
+            (Record.model_validate_json(line) for line in _lines(self._records_path)),
+            (Started.model_validate_json(line).recipe for line in _lines(self._started_path)),
+        )
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Adds records that are not there yet, all in one write; a known id is left as it is."""
+        new = [record for record in records if record.id not in self.records]
+        _append(self._records_path, [_line(record) for record in new])
+        super().append(new)
+
+    def start(self, recipe: Recipe) -> None:
+        """Notes that a trial of ``recipe`` was handed out."""
+        _append(self._started_path, [_line(Started(recipe=recipe))])
+        super().start(recipe)
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from spaces.parse import load_space
 from spaces.recipe import STRIDE
 from spaces.space import Space
 
+SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -50,14 +52,39 @@ class Constraints(_Section):
     max_size_mb: float | None = Field(default=None, gt=0)
 
 
-class Budget(_Section):
-    """When to stop handing out trials: after so many, or after so many minutes, whichever comes first.
+class Stall(_Section):
+    """The hypervolume stands still: it grew by less than ``growth`` (0.005 is half a percent) in ``trials`` trials."""
 
-    Trials are counted over the whole study; minutes anew for each run or resume.
+    growth: float = Field(default=0.005, gt=0, lt=1)
+    trials: int = Field(default=20, ge=1)
+
+
+class Budget(_Section):
+    """When to stop handing out trials: at the first of these that is reached.
+
+    Trials, epochs of training and the hypervolume are counted over the whole study, minutes anew for each run or
+    resume. Trials that are under way when the search ends are finished, so ``epochs`` can be exceeded by theirs.
     """
 
     trials: int | None = Field(default=24, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0)
+    stall: Stall | None = None
+
+
+class Engine(_Section):
+    """How the next recipe is chosen.
+
+    ``candidates`` is how many recipes are looked at for each one that is tried; 1 tries what the sampler says.
+    ``sampled`` of them come from the sampler, each at the price of its own thinking time, the rest from the
+    neighbourhood of the front and from anywhere. ``cost_power`` divides the expected gain by the epochs that it
+    costs, to this power; 0 ignores the cost. ``leaves`` measures every leaf of a trained trunk.
+    """
+
+    candidates: int = Field(default=64, ge=1, le=10_000)
+    sampled: int = Field(default=2, ge=1, le=100)
+    cost_power: float = Field(default=1.0, ge=0, le=2)
+    leaves: bool = True
 
 
 class Resources(_Section):
@@ -78,7 +105,11 @@ class BaselineTraining(_Section):
 
 
 class StudyConfig(_Section):
-    """A whole study; see the sections. Paths are kept as given, relative to the working directory."""
+    """A whole study; see the sections. Paths are kept as given, relative to the working directory.
+
+    ``sampler: auto`` is the one that did best on the simulator. ``warm_start`` names folders of earlier studies, of
+    the same data or of others, whose records tell the search where to look.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
@@ -89,7 +120,9 @@ class StudyConfig(_Section):
     objectives: tuple[Objective, ...] = ("accuracy", "latency")
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: SamplerName = "auto"
+    engine: Engine = Engine()
+    warm_start: tuple[Path, ...] = ()
     seed: int = Field(default=0, ge=0)
     resources: Resources = Resources()
     baseline: BaselineTraining = BaselineTraining()

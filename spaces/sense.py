@@ -43,8 +43,11 @@ def _trains_without_settings(chosen: Mapping[str, Value]) -> bool:
 
 
 def _gates_on_gates(chosen: Mapping[str, Value]) -> bool:
-    methods = {value for name, value in chosen.items() if name.startswith("prune.") and name.endswith(".method")}
-    return chosen.get("structure.kind") in {"se", "cbam"} and "attention" in methods
+    if chosen.get("structure.kind") not in {"se", "cbam"}:
+        return False
+    return any(
+        value == "attention" and name.startswith("prune.") for name, value in chosen.items() if name.endswith(".method")
+    )
 
 
 def _swapped_after_pruning(chosen: Mapping[str, Value]) -> bool:

@@ -104,7 +104,7 @@ def _answer(ask: Ask, name: str, domain: Domain, chosen: Params, size: int | Non
 
     ``size`` is the number of choices that the space gives, where some are left out already.
     """
-    if not isinstance(domain, Choice):
+    if not isinstance(domain, Choice) or (size is None and len(domain.values) == 1):  # nothing could be left out
         return ask(name, domain)
     values = tuple(value for value in domain.values if refusal({**chosen, name: value}) is None) or domain.values
     values = tuple(value for value in values if not wasteful({**chosen, name: value})) or values

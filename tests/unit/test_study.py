@@ -48,7 +48,7 @@ def refusal(content: Any, folder: Path, *overrides: str) -> str:
 def test_a_study_of_four_keys_loads_with_the_documented_defaults(good: dict[str, Any], tmp_path: Path) -> None:
     config = load(good, tmp_path)
     assert (config.name, config.image_size, config.data) == ("cats", 640, tmp_path / "data" / "data.yaml")
-    assert (config.space, config.sampler, config.seed) == ("detect-cpu", "tpe", 0)
+    assert (config.space, config.sampler, config.seed) == ("detect-cpu", "auto", 0)
     assert config.objectives == ("accuracy", "latency")
     assert (config.target.runtime, config.target.threads, config.budget.trials) == ("onnxruntime", 1, 24)
     assert config.load_space().name == "detect-cpu"
@@ -89,7 +89,7 @@ def test_a_bare_name_of_ultralytics_need_not_be_a_file(good: dict[str, Any], tmp
     ("change", "message"),
     [
         ({"colour": "blue"}, "unknown key colour; allowed are name, model, data, image_size, space"),
-        ({"budget": {"trails": 3}}, "unknown key budget.trails; allowed are trials, minutes"),
+        ({"budget": {"trails": 3}}, "unknown key budget.trails; allowed are trials, epochs, minutes, stall"),
         ({"target": {"thread": 3}}, "unknown key target.thread; allowed are runtime, provider, threads, cores, runs"),
         ({"name": "a/b"}, "name: String should match pattern"),
         ({"name": "../up"}, "name: String should match pattern"),
@@ -112,7 +112,7 @@ def test_a_bare_name_of_ultralytics_need_not_be_a_file(good: dict[str, Any], tmp
         ({"constraints": {"max_accuracy_drop": 1.5}}, "constraints.max_accuracy_drop: Input should be less than or eq"),
         ({"constraints": {"max_latency_ms": -1}}, "constraints.max_latency_ms: Input should be greater than 0; got -1"),
         ({"resources": {"cpus_per_trial": 0}}, "resources.cpus_per_trial: Input should be greater than or equal to 1"),
-        ({"sampler": "grid"}, "sampler: Input should be 'tpe', 'nsga2' or 'random'; got 'grid'"),
+        ({"sampler": "grid"}, "sampler: Input should be 'auto', 'tpe', 'nsga2', 'gp' or 'random'; got 'grid'"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0; got -1"),
         ({"model": "model.onnx"}, "model: Value error, a model is a .pt checkpoint, or a .yaml architecture"),
         ({"model": "nowhere/model.pt"}, "model: there is no file nowhere/model.pt"),
@@ -219,7 +219,7 @@ def test_an_override_reaches_into_a_section_that_is_there_but_empty(good: dict[s
         ("budget.trials", "--set budget.trials: expected key=value, such as --set budget.trials=8"),
         ("=8", "--set =8: expected key=value"),
         ("budget.trials=many", "budget.trials: Input should be a valid integer"),
-        ("budget.trails=8", "unknown key budget.trails; allowed are trials, minutes"),
+        ("budget.trails=8", "unknown key budget.trails; allowed are trials, epochs, minutes, stall"),
         ("colour=blue", "unknown key colour; allowed are name"),
         ("name.first=x", "--set name.first=x: name is a value, it has no keys of its own"),
         ("seed=[1", "--set seed=[1: the value is not valid YAML"),

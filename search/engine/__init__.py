@@ -1,0 +1,1 @@
+"""What to try next and what to stop: pure decisions over records, without Ray and without torch."""

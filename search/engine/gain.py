@@ -1,0 +1,78 @@
+"""The hypervolume that a recipe can be expected to add: exact in what is known before training, and in the front.
+
+Expected hypervolume improvement (Emmerich et al., "Single- and multiobjective evolutionary optimization assisted by
+Gaussian random field metamodels", 2006) with one unknown objective. Latency and size are given, so the volume above
+a front is a sum over the cells that their values cut, and only accuracy has to be averaged over.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+Floats = NDArray[np.float64]
+QUANTILES = 32  # points of equal probability that stand for the normal distribution of an accuracy
+
+
+def expected_gain(
+    front_accuracy: ArrayLike,
+    front_known: ArrayLike,
+    *,
+    mean: ArrayLike,
+    spread: ArrayLike,
+    known: ArrayLike,
+    corner: ArrayLike,
+    floor: float = 0.0,
+) -> float:
+    """The expected growth of the hypervolume when every leaf of one trunk is added to a front, in its units.
+
+    The leaves of a trunk come from the same weights: each accuracy is its mean plus the same normal number of spreads.
+
+    Args:
+        front_accuracy: shape (f,), higher is better.
+        front_known: shape (f, k), the front's latency and size (k is 1 or 2), lower is better.
+        mean: shape (n,), the expected accuracy of each leaf.
+        spread: shape (n,), its standard deviation; 0 for one that is certain.
+        known: shape (n, k), each leaf's latency and size.
+        corner: shape (k,), the worst latency and size that count; the worst accuracy that counts is 0.
+        floor: accuracies below it count for nothing, since they break a limit.
+    """
+    corner = np.asarray(corner, dtype=np.float64)
+    leaves = np.asarray(known, dtype=np.float64).reshape(-1, len(corner))
+    inside = np.flatnonzero(np.all(leaves < corner, axis=1))
+    if not len(inside):
+        return 0.0
+    leaves = leaves[inside]
+    mean, spread = np.asarray(mean, dtype=np.float64)[inside], np.asarray(spread, dtype=np.float64)[inside]
+    front = np.asarray(front_known, dtype=np.float64).reshape(-1, len(corner))
+    heights = np.asarray(front_accuracy, dtype=np.float64)
+    lows, volumes = _cells(np.concatenate([front, leaves]), leaves.min(axis=0), corner)
+    reached = np.where(np.all(front[None] <= lows[:, None], axis=2), heights, 0.0).max(axis=1, initial=0.0)  # (cells,)
+    sampled = mean[:, None] + spread[:, None] * _normal_quantiles(QUANTILES)  # (leaves, quantiles)
+    sampled = np.where(sampled >= floor, sampled, 0.0)
+    there = np.asarray(np.all(leaves[None] <= lows[:, None], axis=2))  # (cells, leaves)
+    best = np.where(there[:, :, None], sampled[None], 0.0).max(axis=1)  # (cells, quantiles)
+    return float(volumes @ np.maximum(best - reached[:, None], 0.0).mean(axis=1))
+
+
+def _cells(points: Floats, start: Floats, corner: Floats) -> tuple[Floats, Floats]:
+    """The cells between ``start`` and ``corner`` that the points cut: lower ends, shape (cells, k), and volumes."""
+    axes = []
+    for axis in range(len(corner)):
+        values = points[:, axis]
+        cuts = np.unique(values[(values >= start[axis]) & (values < corner[axis])])
+        axes.append((cuts, np.diff(np.append(cuts, corner[axis]))))
+    lows = np.stack([grid.ravel() for grid in np.meshgrid(*(cuts for cuts, _ in axes), indexing="ij")], axis=1)
+    volumes = axes[0][1]
+    for _, widths in axes[1:]:
+        volumes = np.outer(volumes, widths).ravel()
+    return lows, volumes
+
+
+@lru_cache(maxsize=1)
+def _normal_quantiles(count: int) -> Floats:
+    quantiles: Floats = norm.ppf((np.arange(count) + 0.5) / count)
+    return quantiles / quantiles.std()  # the tails that equal parts cut off would make it narrower than it is
