@@ -38,15 +38,19 @@ class Gauge:
         return self._measurement(file, None, max(20, self.runs // 3))
 
     def full(self, file: Path, recipe: Recipe) -> Measurement:
-        """Accuracy on the validation split, latency and size.
+        """Accuracy on the validation split, latency and size; raises as ``accuracy`` does."""
+        return self._measurement(file, self.accuracy(file, recipe), self.runs)
+
+    def accuracy(self, file: Path, recipe: Recipe) -> Accuracy:
+        """Accuracy on the validation split.
 
         Raises:
-            FloatingPointError: the accuracy is not a number.
+            FloatingPointError: it is not a number.
         """
         accuracy = measure_accuracy(file, self.data, image_size=recipe.image_size, threads=self.threads)
         if not math.isfinite(accuracy.value):
             raise FloatingPointError("the accuracy is not a number")
-        return self._measurement(file, accuracy, self.runs)
+        return accuracy
 
     def _measurement(self, file: Path, accuracy: Accuracy | None, runs: int) -> Measurement:
         size = file.stat().st_size

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.cache import STAGES
 from search.errors import UserError
 from search.finish import finish
 from search.record import Record
@@ -127,6 +128,7 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=_scheduler(config, store),
             num_samples=-1,  # the searcher ends the search itself
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -134,7 +136,8 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder / "cache"),
-            callbacks=[Recorder(store, progress, folder / "cache")],
+            callbacks=[Recorder(store, progress)],
+            failure_config=tune.FailureConfig(max_failures=config.resources.retries),
             verbose=0,
         ),
     )
@@ -146,13 +149,21 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
         _clear(folder / "cache")
 
 
+def _scheduler(config: StudyConfig, store: Store) -> Any:
+    """Stops trials at rungs, if the study has any; what ended before counts as seen there."""
+    from search.engine.rungs import Rungs
+    from search.scheduler import HalvingScheduler
+
+    if config.rungs is None:
+        return None
+    return HalvingScheduler(Rungs.from_records(config.rungs, config.objectives, store.searched))
+
+
 def _clear(cache: Path) -> None:
-    """Removes what trials and Tune left, also those that were killed; trained trunks (``*.pt``) stay."""
+    """Removes what trials and Tune left, also those that were killed; results of stages stay."""
     for entry in cache.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and entry.name != STAGES:
             shutil.rmtree(entry, ignore_errors=True)
-        elif entry.suffix == ".tmp":
-            entry.unlink(missing_ok=True)
 
 
 def _start_ray() -> None:

@@ -11,7 +11,6 @@ without training in ``shape``, for the same channel counts, and with it in ``tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,18 @@ from typing import Any
 from torch import nn
 
 from search.data import calibration_images, sample_batches
+from search.inputs import Inputs
 from search.stages.activation import blend_activation, swap_activation
-from search.stages.export import OPSET, export_onnx, finish_onnx
-from search.stages.finetune import OnEpoch, finetune
+from search.stages.export import export_onnx, finish_onnx
+from search.stages.finetune import OnEpoch, Snapshot, silent
 from search.stages.prune import needs_batches
 from search.stages.prune_order import prune_in_training, prune_untrained
-from search.stages.qat import train_quantized
+from search.stages.qat import prepared, settled
 from search.stages.quantize import quantize
 from search.stages.sparsify import hold_zeros, sparsify
 from search.stages.structure import STRUCTURES, change_structure
 from search.stages.trainer import AfterStep
+from search.training import train_once
 from spaces.parts.prune import training_epochs
 from spaces.recipe import (
     ActivationName,
@@ -53,20 +54,6 @@ from spaces.recipe import (
 LABELLED_BATCHES = 4  # of 16 images, for pruning that looks at gradients, losses or activations
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What every recipe of a study starts from."""
-
-    baseline: Path  # checkpoint, also the teacher
-    data: Path  # the study's data.yaml, with absolute paths
-    seed: int = 0
-    threads: int = 1
-    opset: int = OPSET
-    device: str = "cpu"
-    cache: Path | None = None  # a folder for what trials can share; None keeps nothing
-    train_settings: dict[str, Any] = field(default_factory=dict)
-
-
 def load_baseline(path: Path) -> nn.Module:
     """The model in a checkpoint, in float, by Ultralytics' loader, which refuses pickled code of others."""
     from ultralytics.nn.tasks import load_checkpoint
@@ -79,22 +66,25 @@ def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
     return _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS, recipe, inputs)
 
 
-def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = lambda done, total: None) -> nn.Module:
+def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = silent) -> nn.Module:
     """The trunk's final weights: ``model`` trained as ``recipe`` says, or a model as it was."""
     early, tuned, rounded = epochs(recipe)
     total = early + tuned + rounded
     if early:
-        model = _pruned_in_training(recipe, inputs, _shifted(on_epoch, 0, total))
-    hold = None if isinstance(recipe.sparsify, NoSparsify) else hold_zeros(model)
+        model = _pruned_in_training(recipe, inputs, on_epoch)
+    hold, note = (None, "") if isinstance(recipe.sparsify, NoSparsify) else (hold_zeros(model), "hold zeros")
     if isinstance(recipe.finetune, Finetune):
         if recipe.finetune.swap_epochs:
             model = blend_activation(model, load_baseline(inputs.baseline))
-        model = _train(model, recipe, inputs, recipe.finetune, hold, _shifted(on_epoch, early, total))
+        model = _train(model, recipe, inputs, recipe.finetune, hold, note, _shifted(on_epoch, early, total))
     if not isinstance(recipe.qat, NoQat):
-        plan, report = _rounding_plan(recipe), _shifted(on_epoch, early + tuned, total)
-        model = train_quantized(
-            model, recipe.qat, lambda prepared: _train(prepared, recipe, inputs, plan, hold, report)
-        )
+        qat, plan, report = recipe.qat, _rounding_plan(recipe), _shifted(on_epoch, early + tuned, total)
+
+        def plain(done: int, whole: int, snapshot: Snapshot) -> None:
+            report(done, whole, lambda: settled(snapshot(), qat))
+
+        note = f"{note} {qat.model_dump_json()}"  # hooks that round activations are in no repr
+        model = _train(prepared(model, qat), recipe, inputs, plan, hold, note, plain, lambda m: settled(m, qat))
     return model
 
 
@@ -122,13 +112,14 @@ def _shaped(model: nn.Module, fields: Sequence[str], recipe: Recipe, inputs: Inp
 def _pruned_in_training(recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch) -> nn.Module:
     """What ``shape`` gives, of the same shape, with the training that ``recipe.prune`` does on the way."""
     assert isinstance(recipe.prune, ChannelPruning) and isinstance(recipe.finetune, Finetune)
-    tune, before = recipe.finetune, 0
+    tune, before, total = recipe.finetune, 0, sum(epochs(recipe))
 
     def train_for(model: nn.Module, epochs: int, after_step: AfterStep | None) -> nn.Module:
         nonlocal before
         done, part = before, tune.model_copy(update={"epochs": epochs})
         before += epochs
-        return _train(model, recipe, inputs, part, after_step, lambda now, total: on_epoch(done + now, total))
+        note = recipe.prune.model_dump_json()
+        return _train(model, recipe, inputs, part, after_step, note, _shifted(on_epoch, done, total))
 
     at = SHAPE_FIELDS.index("prune")
     model = _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS[:at], recipe, inputs)
@@ -142,27 +133,26 @@ def _train(
     inputs: Inputs,
     part: Finetune,
     after_step: AfterStep | None,
+    note: str,
     on_epoch: OnEpoch,
+    finish: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> nn.Module:
-    return finetune(
+    return train_once(
         model,
         part,
         recipe.distill,
-        data=inputs.data,
+        inputs,
         image_size=recipe.image_size,
-        teacher=inputs.baseline,
-        seed=inputs.seed,
-        threads=inputs.threads,
-        device=inputs.device,
-        on_epoch=on_epoch,
         after_step=after_step,
-        extra=inputs.train_settings,
+        note=note,
+        on_epoch=on_epoch,
+        finish=finish,
     )
 
 
 def _shifted(on_epoch: OnEpoch, before: int, total: int) -> OnEpoch:
     """Reports the epochs of one training as part of all of a recipe's."""
-    return lambda done, _: on_epoch(before + done, total)
+    return lambda done, _, snapshot: on_epoch(before + done, total, snapshot)
 
 
 def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.artifact import write_artifact
+from search.cache import STAGES, StageCache
 from search.data import DataSet, make_view, read_data
 from search.errors import UserError
 from search.measure.host import host_info, usable_cores
@@ -16,7 +17,7 @@ from search.pipeline import Inputs, load_baseline
 from search.record import BASELINE, Record
 from search.stages.export import export_onnx
 from search.store import Store, write_atomically
-from search.study import BaselineTraining, StudyConfig
+from search.study import BaselineTraining, Resources, StudyConfig
 from search.tasks.table import KINDS, kind_of_view, view_content
 from search.trial import Workplace
 from spaces.recipe import Export, Recipe
@@ -45,7 +46,7 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         threads=threads,
         opset=config.target.opset,
         device="0" if config.resources.gpus_per_trial else "cpu",
-        cache=folder / "cache",
+        cache=_stage_cache(config.resources, folder),
         train_settings=dict(config.train_settings),
     )
     host = host_info()
@@ -62,10 +63,16 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         baseline_onnx=file,
         host=host.id,
         trial_minutes=config.resources.trial_minutes,
+        rungs=config.rungs,
     )
     if store.baseline is None:
         store.append([_measured_baseline(recipe, place)])
     return place
+
+
+def _stage_cache(resources: Resources, folder: Path) -> StageCache:
+    place = folder / "cache" / STAGES if resources.stage_cache is None else resources.stage_cache.expanduser().resolve()
+    return StageCache(place, max_bytes=round(resources.stage_cache_gb * 1e9))
 
 
 def check_model(config: StudyConfig) -> None:

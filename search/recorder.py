@@ -19,8 +19,8 @@ class Recorder(Callback):
     Ray Tune calls this before the searcher hears of the end of the trial, so the searcher reads what is stored.
     """
 
-    def __init__(self, store: Store, progress: Any, cache: Path) -> None:
-        self._store, self._progress, self._cache = store, progress, cache
+    def __init__(self, store: Store, progress: Any) -> None:
+        self._store, self._progress = store, progress
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into a snapshot that is never read."""
@@ -29,11 +29,13 @@ class Recorder(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Stores the records of a trial; their artifacts are in place already."""
-        if "records" not in result:
+        """Stores the records of a trial that ended or was stopped at a rung; their artifacts are in place already."""
+        reported = result.get("records") or (result.get("rung") if result.get("done") else None)
+        if reported is None:
             return
-        records = [Record.model_validate(content) for content in json.loads(result["records"])]
-        self._end(trial, records, "")
+        records = [Record.model_validate(content) for content in json.loads(reported)]
+        broken = all(record.state == "failed" for record in records)
+        self._end(trial, records, records[0].reason if broken else "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Stores that every leaf of the trial failed, with the last line of its error."""
@@ -49,7 +51,6 @@ class Recorder(Callback):
     def _end(self, trial: Any, records: list[Record], reason: str) -> None:
         self._store.append(records)
         trunk = _task(trial).leaves[0]
-        (self._cache / f"{trunk.trunk_id}.pt").unlink(missing_ok=True)  # its leaves are recorded: done with
         self._progress.trial_ended(trunk, records, reason)
 
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search.data import read_data
+from search.engine.rungs import RungSettings
 from search.errors import UserError
 from search.record import Objective
 from search.tasks.table import KINDS, check_space
@@ -88,12 +89,21 @@ class Engine(_Section):
 
 
 class Resources(_Section):
-    """What one trial takes, and how many run at once (as many as fit, if not given)."""
+    """What one trial takes, and how many run at once (as many as fit, if not given).
+
+    A trial whose worker dies is tried up to ``retries`` times again, from its last epoch; one that breaks by itself
+    is not. ``stage_cache`` is a folder of results of stages (trainings, scans), which several studies may share, on
+    several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes the
+    results go that were not used for longest.
+    """
 
     cpus_per_trial: int = Field(default=1, ge=1)
     gpus_per_trial: float = Field(default=0, ge=0)
     concurrent: int | None = Field(default=None, ge=1)
     trial_minutes: float | None = Field(default=None, gt=0)
+    retries: int = Field(default=2, ge=0)
+    stage_cache: Path | None = None
+    stage_cache_gb: float = Field(default=4.0, gt=0)
 
 
 class BaselineTraining(_Section):
@@ -108,7 +118,8 @@ class StudyConfig(_Section):
     """A whole study; see the sections. Paths are kept as given, relative to the working directory.
 
     ``sampler: auto`` is the one that did best on the simulator. ``warm_start`` names folders of earlier studies, of
-    the same data or of others, whose records tell the search where to look.
+    the same data or of others, whose records tell the search where to look. ``rungs`` says after how many epochs a
+    training is looked at, and stopped if it is behind the others; null trains all to their end.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -122,6 +133,7 @@ class StudyConfig(_Section):
     budget: Budget = Budget()
     sampler: SamplerName = "auto"
     engine: Engine = Engine()
+    rungs: RungSettings | None = RungSettings()
     warm_start: tuple[Path, ...] = ()
     seed: int = Field(default=0, ge=0)
     resources: Resources = Resources()

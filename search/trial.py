@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from search.artifact import Gauge, MeasureLatency, write_artifact
+from search.engine.length import total_epochs
+from search.engine.rungs import RungSettings
 from search.record import Record
 from search.screen import Bar, why_screened
 from search.study import Target
-from spaces.recipe import Recipe
+from spaces.parts.prune import training_epochs
+from spaces.recipe import Fp32, Recipe
+
+Snapshot = Callable[[], Any]  # the averaged model as it is now
+OnEpoch = Callable[[int, int, Snapshot], None]  # (epochs done, epochs in all, the model)
+OnRung = Callable[[list[Record]], None]
 
 
 class Task(BaseModel):
@@ -47,6 +53,7 @@ class Workplace:
     baseline_onnx: Path
     host: str
     trial_minutes: float | None = None
+    rungs: RungSettings | None = None
 
     def gauge(self, model: Any, image_size: int, measure_latency: MeasureLatency) -> Gauge:
         """What measures the files that are made of ``model``."""
@@ -63,57 +70,143 @@ class Workplace:
         )
 
 
-def try_recipe(task: Task, place: Workplace, measure_latency: MeasureLatency) -> list[Record]:
+def try_recipe(
+    task: Task, place: Workplace, measure_latency: MeasureLatency, on_rung: OnRung = lambda records: None
+) -> list[Record]:
     """Tries every leaf of one trunk and returns their records, in order; artifacts are in place before.
 
     A leaf that fails costs that leaf alone and is recorded with its reason. What fails for the trunk is raised.
+
+    Args:
+        task: the leaves, and what they have to beat.
+        place: where to work.
+        measure_latency: times a file beside the baseline's.
+        on_rung: called at every rung of ``place`` with the records as they are if the trial is stopped there; what it
+            raises ends the trial.
     """
     from search.pipeline import shape
 
     trunk = task.leaves[0]
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(dir=place.folder / "cache") as scratch:
+    with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name:
+        scratch = Path(name)
         with _timed(seconds, "shape"):
             model = shape(trunk, place.inputs)
             gauge = place.gauge(model, trunk.image_size, measure_latency)
         with _timed(seconds, "screen"):
-            records = _screen(task, model, gauge, place, Path(scratch) / "untrained")
-        left = [leaf for leaf in task.leaves if leaf.id not in records]
+            records = _screen(task, model, gauge, place, scratch / "untrained")
+        left = [leaf for leaf in task.leaves if leaf.id not in records or records[leaf.id].state != "screened"]
         if left:
+            watch = RungWatch(place=place, gauge=gauge, records=records, scratch=scratch, on_rung=on_rung)
             with _timed(seconds, "train"):
-                model = trained_trunk(model, trunk, place)
+                model = trained_trunk(model, trunk, place, watch.look)
             with _timed(seconds, "measure"):
-                records |= {leaf.id: _finish(leaf, model, gauge, place, Path(scratch) / "trained") for leaf in left}
+                ended = {leaf.id: _finish(leaf, model, gauge, place, scratch / "trained") for leaf in left}
+                records |= watch.with_curve(ended, trunk, model)
     return [records[leaf.id].model_copy(update={"seconds": seconds}) for leaf in task.leaves]
 
 
 def trainable(config: dict[str, Any], place: Workplace) -> None:
-    """Ray Tune's function: tries the task in ``config`` and reports its records in one result."""
+    """Ray Tune's function: tries the task in ``config`` and reports its records in one result.
+
+    Before that it reports at every rung what they are if it is stopped there. What fails is reported too, and not
+    raised: only a worker that dies is tried again.
+    """
     from ray import tune
 
     from search.measure.bench import remote_latency
 
     task = Task.model_validate_json(config["task"])
-    records = try_recipe(task, place, remote_latency(place.baseline_onnx, place.target))
-    tune.report({"records": json.dumps([record.model_dump(mode="json") for record in records])})
+    latency = remote_latency(place.baseline_onnx, place.target)
+    try:
+        records = try_recipe(task, place, latency, lambda records: tune.report({"rung": _as_json(records)}))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
+        traceback.print_exc()
+        reason = _reason(error)
+        records = [Record(id=leaf.id, recipe=leaf, state="failed", reason=reason) for leaf in task.leaves]
+    tune.report({"records": _as_json(records)})
+
+
+def trained_trunk(model: Any, trunk: Recipe, place: Workplace, look: OnEpoch = lambda done, total, model: None) -> Any:
+    """The trained trunk; what the cache holds of its training is not done again. ``look`` is called every epoch."""
+    from search.pipeline import train
+
+    if not trunk.trains:
+        return model
+    deadline = time.monotonic() + 60 * place.trial_minutes if place.trial_minutes else math.inf
+
+    def on_epoch(done: int, total: int, snapshot: Snapshot) -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"over {place.trial_minutes:g} minutes after {done} of {total} epochs")
+        look(done, total, snapshot)
+
+    return train(model, trunk, place.inputs, on_epoch)
+
+
+@dataclass(kw_only=True)
+class RungWatch:
+    """Looks at a training at its rungs: the accuracy of the averaged float model, measured on its file."""
+
+    place: Workplace
+    gauge: Gauge
+    records: dict[str, Record]  # of all leaves, after they were timed; empty if they were not
+    scratch: Path
+    on_rung: OnRung
+    curve: tuple[tuple[int, float], ...] = ()
+
+    def look(self, done: int, total: int, snapshot: Snapshot) -> None:
+        """Measures and tells, if ``done`` is a rung and the model has its final shape."""
+        rungs = self.place.rungs
+        if rungs is None or not self.records or done not in rungs.epochs(total):
+            return
+        trunk = next(iter(self.records.values())).recipe
+        if done <= training_epochs(trunk.prune):
+            return
+        self.curve += ((done, self._accuracy(trunk, snapshot(), done)),)
+        self.on_rung([self._stopped(record, done, total) for record in self.records.values()])
+
+    def with_curve(self, ended: dict[str, Record], trunk: Recipe, model: Any) -> dict[str, Record]:
+        """The final records with the whole curve, up to the float accuracy at the end."""
+        if not trunk.trains or all(record.measurement is None for record in ended.values()):
+            return ended
+        plain = next((record for record in ended.values() if isinstance(record.recipe.quantize, Fp32)), None)
+        measured = plain.measurement if plain else None
+        total = total_epochs(trunk)
+        last = measured.accuracy.value if measured and measured.accuracy else self._accuracy(trunk, model, total)
+        curve = (*self.curve, (total, last))
+        return {name: record.model_copy(update={"curve": curve}) for name, record in ended.items()}
+
+    def _accuracy(self, trunk: Recipe, model: Any, epoch: int) -> float:
+        from search.pipeline import write_leaf
+
+        plain = trunk.model_copy(update={"quantize": Fp32()})
+        file = write_leaf(model, plain, self.place.inputs, folder=self.scratch / f"epoch-{epoch}" / "leaf")
+        return self.gauge.accuracy(file, plain).value
+
+    def _stopped(self, record: Record, done: int, total: int) -> Record:
+        if record.state == "screened":
+            return record
+        reason = f"behind the others after {done} of {total} epochs"
+        return record.model_copy(update={"state": "stopped", "reason": reason, "curve": self.curve})
 
 
 def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path) -> dict[str, Record]:
-    """Records of the leaves that cannot join the front, by id, timed on untrained weights."""
+    """A record for every leaf, by id, timed on untrained weights: screened if it cannot join the front.
+
+    None for a task without a bar, or without training: measuring it all costs no more than screening.
+    """
     from search.pipeline import write_leaf
 
+    if task.bar is None or not task.leaves[0].trains:
+        return {}
     records: dict[str, Record] = {}
-    if task.bar is None or not task.leaves[0].trains:  # measuring it all costs no more than screening
-        return records
     for leaf in task.leaves:
         measured = gauge.quick(write_leaf(model, leaf, place.inputs, folder=folder / leaf.id))
         reason = why_screened(
             measured.latency, size_bytes=measured.size_bytes, size_ratio=measured.size_ratio, bar=task.bar
         )
-        if reason is not None:
-            records[leaf.id] = Record(
-                id=leaf.id, recipe=leaf, state="screened", reason=reason, measurement=measured
-            )  # fmt: skip
+        state = "stopped" if reason is None else "screened"
+        records[leaf.id] = Record(id=leaf.id, recipe=leaf, state=state, reason=reason or "", measurement=measured)
     return records
 
 
@@ -127,32 +220,16 @@ def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Pa
         artifact = write_artifact(leaf.id, file, recipe=leaf, measurement=measurement, folder=place.folder)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
         traceback.print_exc()
-        return Record(id=leaf.id, recipe=leaf, state="failed", reason=f"{type(error).__name__}: {error}"[:500])
+        return Record(id=leaf.id, recipe=leaf, state="failed", reason=_reason(error))
     return Record(id=leaf.id, recipe=leaf, state="complete", artifact=artifact, measurement=measurement)
 
 
-def trained_trunk(model: Any, trunk: Recipe, place: Workplace) -> Any:
-    """The trained trunk, from the study's cache if a trial that was cut off left it there."""
-    import torch
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
 
-    from search.pipeline import train
 
-    if not trunk.trains:
-        return model
-    path = place.folder / "cache" / f"{trunk.trunk_id}.pt"
-    if path.is_file():
-        return torch.load(path, weights_only=False)
-    deadline = time.monotonic() + 60 * place.trial_minutes if place.trial_minutes else math.inf
-
-    def on_epoch(done: int, total: int) -> None:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"over {place.trial_minutes:g} minutes after {done} of {total} epochs")
-
-    trained = train(model, trunk, place.inputs, on_epoch)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(trained, temporary)
-    os.replace(temporary, path)
-    return trained
+def _as_json(records: list[Record]) -> str:
+    return json.dumps([record.model_dump(mode="json") for record in records])
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class Rungs:
     def __init__(self, settings: RungSettings, objectives: Sequence[Objective]) -> None:
         self.settings = settings
         self._corner = tuple(0.0 if objective == "accuracy" else 1.0 for objective in objectives)
-        self._objectives = tuple(objectives)
+        self.objectives = tuple(objectives)
         self._seen: dict[Rung, dict[str, Losses]] = {}
 
     @classmethod
@@ -84,10 +84,10 @@ class Rungs:
             trunks.setdefault(record.recipe.trunk_id, []).append(record)
         for trunk, leaves in trunks.items():
             total = total_epochs(leaves[0].recipe)
-            known = known_losses(leaves, rungs._objectives)
+            known = known_losses(leaves, rungs.objectives)
             for epoch, accuracy in leaves[0].curve:
                 if known is not None and epoch in settings.epochs(total):
-                    rungs.note(trunk, epoch, total, point(accuracy, known, rungs._objectives))
+                    rungs.note(trunk, epoch, total, point(accuracy, known, rungs.objectives))
         return rungs
 
     def note(self, trial: str, epoch: int, total: int, losses: Losses) -> None:
@@ -106,8 +106,8 @@ class Rungs:
         Raises:
             ValueError: the number of losses is not that of the objectives, or one is not a number.
         """
-        if len(losses) != len(self._objectives) or np.isnan(losses).any():
-            raise ValueError(f"{trial}: expected losses of {', '.join(self._objectives)}, got {losses}")
+        if len(losses) != len(self.objectives) or np.isnan(losses).any():
+            raise ValueError(f"{trial}: expected losses of {', '.join(self.objectives)}, got {losses}")
         if epoch not in self.settings.epochs(total):
             return "go on"
         self.note(trial, epoch, total, losses)

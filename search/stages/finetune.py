@@ -13,6 +13,7 @@ from torch import nn
 
 from search.data import IMAGE_SUFFIXES
 from search.stages.activation import drop_old
+from search.stages.checkpoint import kept_random_state
 from search.stages.distill import add_projectors, lesson
 from search.stages.losses import label_loss
 from search.stages.prune import freeze_dfl
@@ -22,7 +23,12 @@ from search.tasks.table import kind_of_model
 from search.ultra import quiet_ultralytics
 from spaces.recipe import Distill, Finetune, UnlabeledDistill
 
-OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
+Snapshot = Callable[[], nn.Module]  # a plain copy of the averaged model as it is now
+OnEpoch = Callable[[int, int, Snapshot], None]  # (epochs done, epochs in all, the model)
+
+
+def silent(done: int, total: int, snapshot: Snapshot) -> None:
+    """Does nothing with an epoch."""
 
 
 def finetune(
@@ -36,8 +42,9 @@ def finetune(
     seed: int,
     threads: int,
     device: str = "cpu",
-    on_epoch: OnEpoch = lambda done, total: None,
+    on_epoch: OnEpoch = silent,
     after_step: AfterStep | None = None,
+    checkpoint: Path | None = None,
     extra: dict[str, Any] | None = None,
 ) -> nn.Module:
     """A trained copy of ``model``: the moving average of its weights after the last epoch, on the CPU.
@@ -52,9 +59,12 @@ def finetune(
         seed: of the order of the images and their augmentation.
         threads: CPU threads for training.
         device: ``cpu`` or a CUDA index such as ``0``.
-        on_epoch: called after every epoch; what it raises ends the training.
+        on_epoch: called after every epoch; what it raises ends the training. What it does with random numbers and
+            threads changes nothing.
         after_step: called after every step of the optimizer, before the moving average sees the weights; may
             change the weights in place.
+        checkpoint: a file that is written after every epoch but the last; if it is there already, the training that
+            wrote it goes on to the same weights. None writes nothing.
         extra: further settings of the Ultralytics trainer.
 
     Raises:
@@ -79,8 +89,9 @@ def finetune(
             data = kind.unlabeled(_images(Path(distill.images)), data, place)
         settings = {**_settings(part, image_size, seed, device, extra or {}),
                     "data": str(kind.trainer_data(data)), "project": folder, "name": "train"}  # fmt: skip
-        trainer = trainer_for(kind)(settings, model=student, part=part, loss=loss, after_step=after_step)
-        trainer.add_callback("on_train_epoch_end", lambda t: on_epoch(t.epoch + 1, t.epochs))
+        trainer = trainer_for(kind)(settings, model=student, part=part, loss=loss, after_step=after_step,
+                                    checkpoint=checkpoint)  # fmt: skip
+        trainer.add_callback("on_train_epoch_end", lambda t: _tell(t, on_epoch, threads))
         torch.set_num_threads(threads)  # the trainer took every core but one when it chose its device
         trainer.train()
     assert trainer.ema is not None
@@ -89,6 +100,12 @@ def finetune(
     if not all(bool(torch.isfinite(value).all()) for value in trained.state_dict().values()):
         raise FloatingPointError(DIVERGED)
     return trained
+
+
+def _tell(trainer: Any, on_epoch: OnEpoch, threads: int) -> None:
+    with kept_random_state():
+        on_epoch(trainer.epoch + 1, trainer.epochs, lambda: _plain(trainer.ema.ema))
+    torch.set_num_threads(threads)
 
 
 def _plain(averaged: nn.Module) -> nn.Module:

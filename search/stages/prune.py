@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
+from search.cache import StageCache
 from search.stages.c2f import from_two_convs, to_two_convs
 from search.stages.labelled import Batch
 from search.stages.norm import reestimate_norms
@@ -29,7 +29,12 @@ def needs_batches(part: ChannelPruning) -> bool:
 
 
 def prune_channels(
-    model: nn.Module, part: ChannelPruning, *, image_size: int, batches: Sequence[Batch], cache: Path | None = None
+    model: nn.Module,
+    part: ChannelPruning,
+    *,
+    image_size: int,
+    batches: Sequence[Batch],
+    cache: StageCache | None = None,
 ) -> nn.Module:
     """A physically smaller copy of ``model``, which reloads, trains, fuses and exports like the original.
 
@@ -41,7 +46,7 @@ def prune_channels(
         part: method, ratio, scope, rounding and choice of layers.
         image_size: the side of the square input, in pixels, with which the graph is traced.
         batches: labelled training batches; see ``needs_batches``.
-        cache: a folder where scans of a model's sensitivity are kept and looked for.
+        cache: where scans of a model's sensitivity are kept and looked for.
 
     Raises:
         ValueError: ``part`` leaves no layer to prune.

@@ -7,11 +7,11 @@ at once, without training, whatever the order. The order and the training decide
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from search.cache import StageCache
 from search.stages.labelled import Batch
 from search.stages.prune import Counts, channel_counts, prune_channels, prune_to
 from search.stages.trainer import AfterStep
@@ -21,7 +21,12 @@ Train = Callable[[nn.Module, int, AfterStep | None], nn.Module]  # the model tra
 
 
 def prune_untrained(
-    model: nn.Module, part: ChannelPruning, *, image_size: int, batches: Sequence[Batch], cache: Path | None = None
+    model: nn.Module,
+    part: ChannelPruning,
+    *,
+    image_size: int,
+    batches: Sequence[Batch],
+    cache: StageCache | None = None,
 ) -> nn.Module:
     """``prune_in_training`` without the training; the same channel counts. Arguments as ``prune_channels``."""
     if isinstance(part, GradualPrune):
@@ -38,7 +43,7 @@ def prune_in_training(
     image_size: int,
     batches: Sequence[Batch],
     train: Train,
-    cache: Path | None = None,
+    cache: StageCache | None = None,
 ) -> nn.Module:
     """A smaller copy of ``model``, pruned and trained as ``part`` says; without the fine-tuning after it.
 

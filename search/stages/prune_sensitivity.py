@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from search.cache import StageCache
 from search.stages.labelled import Batch, batch_loss
 from search.stages.prune_importance import Importance
 from search.stages.prune_layers import output_layers
@@ -36,7 +36,7 @@ def sensitive_ratios(
     image_size: int,
     batches: Sequence[Batch],
     protected: Sequence[nn.Module],
-    cache: Path | None,
+    cache: StageCache | None,
 ) -> dict[nn.Module, float]:
     """The share of channels to remove, by the first layer of each group that may be pruned.
 
@@ -47,13 +47,15 @@ def sensitive_ratios(
         image_size: the side of the square input, in pixels.
         batches: labelled training batches, of which the first ``BATCHES`` are looked at.
         protected: layers that keep all of their channels.
-        cache: a folder for the scan, under a name that follows from everything it depends on; None keeps nothing.
+        cache: keeps the scan, under a name that follows from everything it depends on; None keeps nothing.
     """
     graph = tp.DependencyGraph().build_dependency(model, torch.zeros(1, 3, image_size, image_size))
-    curves = _cached(
-        None if cache is None else cache / f"sensitivity-{_key(model, part.method, image_size, batches)}.json",
-        lambda: scan(model, graph, importance, batches[:BATCHES]),
-    )
+
+    def look() -> Curves:
+        return scan(model, graph, importance, batches[:BATCHES])
+
+    name = f"sensitivity-{_key(model, part.method, image_size, batches)}"
+    curves = look() if cache is None else cache.get(name, look, load=_load, save=_save)
     names = {module: name for name, module in model.named_modules()}
     found = {names[_root(group)]: _root(group) for group in _groups(graph, protected)}
     roots = {name: root for name, root in found.items() if name in curves}
@@ -167,14 +169,12 @@ def _loss(model: nn.Module, batches: Sequence[Batch]) -> float:
     return sum(float(batch_loss(model, batch)) for batch in batches) / len(batches)
 
 
-def _cached(path: Path | None, make: Callable[[], Curves]) -> Curves:
-    if path is None:
-        return make()
-    if not path.is_file():
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # trials beside this one may scan the same model
-        temporary.write_text(json.dumps(make()), encoding="utf-8")
-        os.replace(temporary, path)
+def _load(path: Path) -> Curves:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _save(curves: Curves, path: Path) -> None:
+    path.write_text(json.dumps(curves), encoding="utf-8")
 
 
 def _key(model: nn.Module, method: str, image_size: int, batches: Sequence[Batch]) -> str:

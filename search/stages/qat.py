@@ -8,7 +8,6 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -25,32 +24,48 @@ from search.stages.prune_layers import output_layers
 from spaces.recipe import Int8Qat, WeightQat
 
 RANGE_MOMENTUM = 0.05  # of the moving average of an activation's range
-Train = Callable[[nn.Module], nn.Module]  # takes an untrained model, gives a trained one of the same form
 
 
-def train_quantized(model: nn.Module, part: WeightQat | Int8Qat, train: Train) -> nn.Module:
-    """A plain model, trained by ``train`` while its weights (and activations, if ``part`` says so) are rounded.
-
-    The weights that were rounded are whole multiples of one scale for each output channel afterwards, also when batch
-    normalization is folded into them: it is left as an addition alone.
-    """
-    prepared = deepcopy(model)
-    convs, bits = rounded_convs(prepared, part), _bits(part)
-    for conv in convs.values():
-        parametrize.register_parametrization(conv, "weight", Lattice(bits))
+def prepared(model: nn.Module, part: WeightQat | Int8Qat) -> nn.Module:
+    """A copy of ``model`` that rounds its weights, and activations if ``part`` says so, whenever it computes."""
+    copy = deepcopy(model)
+    for conv in rounded_convs(copy, part).values():
+        parametrize.register_parametrization(conv, "weight", Lattice(_bits(part)))
         if isinstance(part, Int8Qat):
             conv.input_range = InputRange()
             conv.register_forward_pre_hook(_round_input)
-    trained = train(prepared)
-    for name in convs:
-        conv = trained.get_submodule(name)
+    return copy
+
+
+def settled(model: nn.Module, part: WeightQat | Int8Qat) -> nn.Module:
+    """A plain copy of a ``prepared`` model that was trained.
+
+    The weights that were rounded are whole multiples of one scale for each output channel, also when batch
+    normalization is folded into them: it is left as an addition alone.
+    """
+    copy = deepcopy(model)
+    names = list(rounded_convs(copy, part))
+    for name in names:
+        conv = copy.get_submodule(name)
         if isinstance(part, Int8Qat):
             conv._forward_pre_hooks.clear()
             del conv.input_range
-        parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
-    for name in convs:
-        _settle(trained, name, bits)
-    return trained
+        _fix_weight(conv)
+    for name in names:
+        _settle(copy, name, _bits(part))
+    return copy
+
+
+def _fix_weight(conv: nn.Module) -> None:
+    """Leaves ``conv`` with its rounded weight alone, in place.
+
+    ``remove_parametrizations`` would take the weight from the class too, which copies of a model share.
+    """
+    weight = conv.get_parameter("parametrizations.weight.original").detach()
+    rounding = conv.get_submodule("parametrizations.weight.0")
+    conv.__class__ = type(conv).__bases__[0]
+    del conv.parametrizations
+    conv.register_parameter("weight", nn.Parameter(rounding(weight)))
 
 
 def rounded_convs(model: nn.Module, part: WeightQat | Int8Qat) -> dict[str, nn.Conv2d | nn.Linear]:

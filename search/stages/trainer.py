@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ultralytics.engine.trainer import BaseTrainer
 
 from search.stages.activation import set_share
+from search.stages.checkpoint import load_checkpoint, save_checkpoint
 from search.stages.schedules import SCHEDULES, ema_decay
 from search.tasks.kind import TaskKind
 from spaces.recipe import Finetune
@@ -36,12 +38,14 @@ class ModuleTrainer(BaseTrainer):
         part: Finetune,
         loss: LossOf,
         after_step: AfterStep | None,
+        checkpoint: Path | None = None,
     ) -> None:
         super().__init__(overrides=overrides)
         self.model, self.part, self.loss_of, self.after_step = model, part, loss, after_step
         self.steps = 0  # of the optimizer
+        self.checkpoint = checkpoint
         self.add_callback("on_pretrain_routine_end", ModuleTrainer._prepare)
-        self.add_callback("on_train_start", ModuleTrainer._set_loss)
+        self.add_callback("on_train_start", ModuleTrainer._start)
 
     def _prepare(self) -> None:
         """Freezes and sets the horizon of the average, after Ultralytics has set both to its own ideas."""
@@ -53,9 +57,11 @@ class ModuleTrainer(BaseTrainer):
         decay = ema_decay(self.part.ema, len(self.train_loader))
         self.ema.decay = decay  # pyright: ignore[reportAttributeAccessIssue]  # of another lambda's type
 
-    def _set_loss(self) -> None:
-        """Sets the loss once the model is where it will be trained."""
+    def _start(self) -> None:
+        """Sets the loss once the model is where it will be trained, and goes on where a training was cut off."""
         self.model.criterion = self.loss_of(self.model)
+        if self.checkpoint is not None:
+            load_checkpoint(self, self.checkpoint)
 
     def _setup_scheduler(self) -> None:
         """Sets the learning rate's factor for each epoch."""
@@ -92,7 +98,9 @@ class ModuleTrainer(BaseTrainer):
         return {}, 0.0
 
     def save_model(self) -> bool:
-        """Skips the checkpoint: the caller takes the averaged weights from memory, unrounded."""
+        """Writes a checkpoint of its own; the caller takes the averaged weights from memory, unrounded."""
+        if self.checkpoint is not None and self.epoch + 1 < self.epochs:
+            save_checkpoint(self, self.checkpoint)
         return False
 
     def save_metrics(self, metrics: dict[str, float]) -> None:

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from search.cache import StageCache
 from search.data import sample_batches
 from search.pipeline import Inputs, load_baseline, shape, train, write_leaf
 from search.stages.distill import lesson
@@ -21,7 +22,7 @@ from search.stages.finetune import finetune
 from search.stages.labelled import batch_loss
 from search.stages.losses import SmoothedCrossEntropy, label_loss
 from search.stages.prune import prune_channels
-from search.stages.qat import rounded_convs, train_quantized
+from search.stages.qat import prepared, rounded_convs, settled
 from spaces.recipe import (
     ChannelPrune,
     Distill,
@@ -210,7 +211,7 @@ def test_weights_end_on_the_lattice_in_the_file_too(
 ) -> None:
     part = WeightQat(bits=2, epochs=1)
     before = snapshot(student)
-    result = train_quantized(student, part, lambda model: trained(model, class_baseline, class_view, epochs=1))
+    result = settled(trained(prepared(student, part), class_baseline, class_view, epochs=1), part)
     assert snapshot(student) == before
     assert len(rounded_convs(result, part)) == 25  # all convolutions but the first
     path = export_onnx(result, Export(), image_size=SIDE, path=tmp_path / "model.onnx")
@@ -226,7 +227,7 @@ def test_int8_training_rounds_the_linear_layer_too(
     student: nn.Module, class_baseline: Path, class_view: Path, pictures: dict[str, Any]
 ) -> None:
     part = Int8Qat(epochs=1)
-    result = train_quantized(student, part, lambda model: trained(model, class_baseline, class_view, epochs=1))
+    result = settled(trained(prepared(student, part), class_baseline, class_view, epochs=1), part)
     rounded = rounded_convs(result, part)
     assert len(rounded) == 27 and head(result).linear in rounded.values()
     assert all(levels(layer.weight.detach().numpy()) <= 255 for layer in rounded.values())
@@ -247,7 +248,9 @@ def test_a_whole_recipe(class_baseline: Path, class_view: Path, tmp_path: Path) 
         quantize=Int8Static(images=8),
     )
     (tmp_path / "cache").mkdir()
-    inputs = Inputs(baseline=class_baseline, data=class_view, cache=tmp_path / "cache", train_settings=PLAIN)
+    inputs = Inputs(
+        baseline=class_baseline, data=class_view, cache=StageCache(tmp_path / "cache"), train_settings=PLAIN
+    )
     shaped = shape(recipe, inputs)
     model = train(shaped, recipe, inputs)
     assert parameters(model) == parameters(shaped)

@@ -190,7 +190,7 @@ def test_input_data_and_folders_are_left_as_they_were(
 
 def test_it_tells_of_every_epoch_once(train: Train) -> None:
     calls: list[tuple[int, int]] = []
-    train(epochs=3, on_epoch=lambda done, total: calls.append((done, total)))
+    train(epochs=3, on_epoch=lambda done, total, _: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -200,7 +200,7 @@ def test_what_the_listener_raises_ends_the_training(train: Train, student: nn.Mo
 
     calls: list[int] = []
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, snapshot: Any) -> None:
         calls.append(done)
         if done == 2:
             raise EnoughError

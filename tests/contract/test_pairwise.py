@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from search.cache import StageCache
 from search.pipeline import Inputs, shape, train, write_leaf
 from spaces.combine import epochs_of, exclude_one_another, recipe_of
 from spaces.recipe import LEAF_FIELDS, Recipe
@@ -83,10 +84,10 @@ def test_techniques_together_train_export_and_run(
 ) -> None:
     pictures = data.parent / "images" / "train"
     setting = Setting(image_size=SIZE, epochs=EPOCHS, images=str(pictures), teacher=str(larger))
-    inputs = Inputs(baseline=short, data=data, cache=tmp_path)
+    inputs = Inputs(baseline=short, data=data, cache=StageCache(tmp_path))
     recipe = recipe_of(trunk.names, setting)
     epochs: list[int] = []
-    trained = train(shape(recipe, inputs), recipe, inputs, lambda done, total: epochs.append(done))
+    trained = train(shape(recipe, inputs), recipe, inputs, lambda done, total, _: epochs.append(done))
     assert max(epochs) == epochs_of(recipe)
     for number, names in enumerate([(), *trunk.leaves]):
         leaf = calibrated_quickly(recipe_of((*trunk.names, *names), setting))

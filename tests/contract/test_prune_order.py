@@ -143,7 +143,7 @@ def test_the_trained_model_has_the_shape_that_was_timed(inputs: Inputs, part: An
     )
     untrained = shape(recipe, inputs)
     before, reports = snapshot(untrained), list[tuple[int, int]]()
-    trained = train(untrained, recipe, inputs, lambda done, total: reports.append((done, total)))
+    trained = train(untrained, recipe, inputs, lambda done, total, _: reports.append((done, total)))
     assert snapshot(untrained) == before
     assert reports == [(epoch, early + 1) for epoch in range(1, early + 2)]
     shapes = [{name: value.shape for name, value in module.state_dict().items()} for module in (untrained, trained)]

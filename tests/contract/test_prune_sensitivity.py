@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from search.cache import StageCache
 from search.stages import prune_sensitivity
 from search.stages.labelled import batch_loss
 from search.stages.prune import opened, prune_channels, scorer
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pruned_at(model: nn.Module, batches: Batches, folder: Path, part: ChannelPrune = PART) -> nn.Module:
-    return prune_channels(model, part, image_size=SIZE, batches=batches[:1], cache=folder)
+    return prune_channels(model, part, image_size=SIZE, batches=batches[:1], cache=StageCache(folder))
 
 
 def out_channels(model: nn.Module) -> dict[str, int]:

@@ -19,7 +19,7 @@ from search.stages.activation import swap_activation
 from search.stages.export import export_onnx
 from search.stages.precision.weights import quantize_weights
 from search.stages.prune import output_layers
-from search.stages.qat import InputRange, Lattice, rounded_convs, train_quantized
+from search.stages.qat import InputRange, Lattice, prepared, rounded_convs, settled
 from spaces.recipe import (
     ChannelPrune,
     Export,
@@ -112,16 +112,12 @@ def test_weights_end_on_the_lattice_with_the_normalization_folded(
 
 def test_folding_changes_no_answer(model: nn.Module) -> None:
     """The answers with rounded weights and living normalization are those of the plain model that is returned."""
-    inside: list[np.ndarray] = []
-
-    def no_training(prepared: nn.Module) -> nn.Module:
-        inside.append(answers(prepared, noise(2)))
-        return prepared
-
     before = snapshot(model)
-    plain = train_quantized(model, WeightQat(bits=4), no_training)
-    assert snapshot(model) == before
-    np.testing.assert_allclose(answers(plain, noise(2)), inside[0], rtol=1e-3, atol=1e-3)
+    rounding = prepared(model, WeightQat(bits=4))
+    inside = snapshot(rounding)
+    plain = settled(rounding, WeightQat(bits=4))
+    assert snapshot(model) == before and snapshot(rounding) == inside
+    np.testing.assert_allclose(answers(plain, noise(2)), answers(rounding, noise(2)), rtol=1e-3, atol=1e-3)
     assert np.abs(answers(plain, noise(2)) - answers(model, noise(2))).max() > 0.01
 
 
@@ -211,7 +207,7 @@ def test_epochs_are_counted_over_both_trainings(baseline: Path, data: Path) -> N
     recipe = Recipe(image_size=SIZE, finetune=Finetune(epochs=2, batch=12), qat=WeightQat(epochs=1))
     inputs = Inputs(baseline=baseline, data=data)
     seen: list[tuple[int, int]] = []
-    train(shape(recipe, inputs), recipe, inputs, lambda done, total: seen.append((done, total)))
+    train(shape(recipe, inputs), recipe, inputs, lambda done, total, _: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert recipe.trains and Recipe(image_size=SIZE, qat=WeightQat()).trains and not Recipe(image_size=SIZE).trains
 

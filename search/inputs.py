@@ -1,0 +1,24 @@
+"""What every recipe of a study starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.cache import StageCache
+from search.stages.export import OPSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What every recipe of a study starts from."""
+
+    baseline: Path  # checkpoint, also the teacher
+    data: Path  # the study's data.yaml, with absolute paths
+    seed: int = 0
+    threads: int = 1
+    opset: int = OPSET
+    device: str = "cpu"
+    cache: StageCache | None = None  # None keeps nothing
+    train_settings: dict[str, Any] = field(default_factory=dict)

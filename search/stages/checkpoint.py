@@ -1,0 +1,107 @@
+"""A training that was cut off goes on after its last whole epoch, to the same weights as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def save_checkpoint(trainer: Any, path: Path) -> None:
+    """Writes all that decides how ``trainer`` goes on after the epoch that it has just finished, in one move.
+
+    That is: the weights, their average, the optimizer, and every source of random numbers.
+    """
+    state = {
+        "epoch": trainer.epoch,
+        "steps": trainer.steps,
+        "model": trainer.model.state_dict(),
+        "average": trainer.ema.ema.state_dict(),
+        "updates": trainer.ema.updates,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "random": _random_state(),
+    }
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(trainer: Any, path: Path) -> bool:
+    """Puts ``trainer``, ready to train, back to where ``save_checkpoint`` saw it; False if there is no file.
+
+    The file is one of this program's own: it is unpickled.
+    """
+    try:
+        state = torch.load(path, map_location=trainer.device, weights_only=False)
+    except FileNotFoundError:
+        return False
+    trainer.start_epoch = state["epoch"] + 1
+    trainer.scheduler.last_epoch = state["epoch"]
+    trainer.steps = state["steps"]
+    trainer.model.load_state_dict(state["model"])
+    trainer.ema.ema.load_state_dict(state["average"])
+    trainer.ema.updates = state["updates"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    for _ in range(trainer.start_epoch):
+        if hasattr(trainer.model.criterion, "update"):  # losses that change from epoch to epoch count them
+            trainer.model.criterion.update()
+    _restore_order(trainer)
+    _restore_random_state(state["random"])
+    return True
+
+
+@contextmanager
+def kept_random_state() -> Generator[None]:
+    """Gives every source of random numbers its state back at the end."""
+    state = _random_state()
+    try:
+        yield
+    finally:
+        _restore_random_state(state)
+
+
+def _restore_order(trainer: Any) -> None:
+    """Draws the order of the epochs that are done again, from the loader's own seed, without loading an image.
+
+    Where the mosaics end, the trainer begins a new order.
+    """
+    loader, done, closing = trainer.train_loader, trainer.start_epoch, trainer.epochs
+    if trainer.args.close_mosaic:
+        closing -= trainer.args.close_mosaic
+    _pass_over(loader, min(done, closing))
+    if done > closing:
+        trainer._close_dataloader_mosaic()
+        trainer.args.close_mosaic = 0  # it is done
+        loader.reset()
+        _pass_over(loader, done - closing)
+
+
+def _pass_over(loader: Any, epochs: int) -> None:
+    loader.iterator = loader._get_iterator()
+    for _ in range(epochs * len(loader)):
+        next(loader.iterator._sampler_iter)
+
+
+def _random_state() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all([value.cpu() for value in state["cuda"]])
