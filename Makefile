@@ -1,6 +1,6 @@
 PYTHON ?= python3
 PIP_EXTRA ?=
-PYTEST_ARGS ?= -m "not slow"
+PYTEST_ARGS ?= -m "not slow" -n auto
 
 BIN := .venv/bin
 STAMP := .venv/.installed

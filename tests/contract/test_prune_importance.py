@@ -20,7 +20,7 @@ from search.stages.prune import opened, prune_channels, scorer
 from search.stages.prune_attention import attention_importance
 from search.stages.prune_importance import IMPORTANCES, GeometricMedianImportance, LotImportance
 from search.stages.structure import change_structure
-from search.tasks.detect import singles
+from search.tasks.detect import DETECT, singles
 from spaces.recipe import ChannelPrune, Ghost
 from tests.tiny import SIZE, snapshot, weights
 
@@ -73,7 +73,8 @@ def fisher(net: Net, images: Tensor) -> np.ndarray:
     return score / score.mean()
 
 
-def test_hessian_counts_the_gradients_of_every_image_by_itself() -> None:
+def test_hessian_counts_the_gradients_of_every_image_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.stages.prune_importance.kind_of_model", lambda net: DETECT)  # it has no head
     net, batches = Net().eval(), net_batches()
     found = IMPORTANCES["hessian"](net, batches)(group_of(net))
     assert found is not None
