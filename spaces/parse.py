@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from spaces.content import is_list, is_mapping
 from spaces.domain import Choice, Domain, Range, parse_domain, samples
+from spaces.params import Value
 from spaces.recipe import LEAF_FIELDS, STRIDE, Part, Recipe
 from spaces.space import PartSpace, Space, SpaceError
 
@@ -125,9 +126,19 @@ def _part(option: dict[str, Any], part: type[Part], field: str) -> PartSpace:
         fields[name] = _domain(option.get(name, info.default), f"{where}.{name}")
         if field in LEAF_FIELDS and isinstance(fields[name], Range):
             raise SpaceError(f"{where}.{name}: every value is measured on each trained model, so give a list, no range")
-    for values in itertools.product(*(samples(domain) for domain in fields.values())):
-        _validate(part, {"kind": kind, **dict(zip(fields, values, strict=True))}, where)
+    for values in _some_of_all(fields):
+        _validate(part, {"kind": kind, **values}, where)
     return PartSpace(kind=kind, fields=fields)
+
+
+def _some_of_all(fields: Mapping[str, Domain]) -> Iterator[dict[str, Value]]:
+    """Every value of every three fields together, the others at their first: no rule of a part is about more."""
+    found = {name: samples(domain) for name, domain in fields.items()}
+    first = {name: values[0] for name, values in found.items()}
+    varying = [name for name, values in found.items() if len(values) > 1]
+    for names in itertools.combinations(varying, min(3, len(varying))):
+        for values in itertools.product(*(found[name] for name in names)):
+            yield {**first, **dict(zip(names, values, strict=True))}
 
 
 def _checked(field: str, domain: Domain) -> Domain:

@@ -11,7 +11,11 @@ import yaml
 
 from search.report.catalogue import techniques_page
 from spaces.combine import ExclusionError, epochs_of, exclude_one_another, plain_recipe, recipe_of
+from spaces.domain import samples
+from spaces.params import to_params
+from spaces.parse import load_space, preset_names
 from spaces.recipe import Part, Recipe
+from spaces.space import Space
 from spaces.techniques import FAMILIES, TECHNIQUES, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,3 +131,36 @@ def test_combined_techniques_are_all_in_the_recipe() -> None:
     assert (recipe.activation, recipe.quantize.kind) == ("relu", "low_bit")
     assert (recipe.export.compact, recipe.export.fast_dfl, recipe.export.sparse) == (True, True, False)
     assert epochs_of(recipe) == SETTING.epochs
+
+
+# A preset cannot name files of the user's, and the patterns of layers' names are for one model.
+OF_THE_USER = {"distill-unlabeled", "distill-larger", "prune-include", "prune-exclude"}
+
+
+@pytest.mark.parametrize("name", sorted(set(TECHNIQUES) - OF_THE_USER))
+def test_every_technique_has_its_place_in_a_preset(name: str) -> None:
+    assert any(has_place(name, space) for space in DETECTION)
+
+
+DETECTION = [load_space(preset, image_size=320) for preset in preset_names() if preset.startswith("detect")]
+
+
+def has_place(name: str, space: Space) -> bool:
+    """Whether a space varies, or holds, every field that a technique sets, at its kind and its named values."""
+    own = to_params(ALONE[name])
+    for key, change in TECHNIQUES[name].fields(SETTING).items():
+        content = space.fields[key]
+        if not isinstance(content, tuple):
+            if isinstance(own[key], str) and not content.contains(own[key]):
+                return False
+            continue
+        option = next((option for option in content if option.kind == own[f"{key}.kind"]), None)
+        if option is None:
+            return False
+        for field in set(change) - {"kind"}:
+            domain, value = option.fields[field], own[f"{key}.{option.kind}.{field}"]
+            named = isinstance(value, (str, bool)) or field in NAMED
+            varied = len(samples(domain)) > 1 and not named  # a number: another one of the range does as well
+            if not domain.contains(value) and not varied and field not in {"epochs", "images"}:
+                return False
+    return True
