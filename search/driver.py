@@ -6,6 +6,7 @@ whose searcher knows every record, with the trials that were in flight handed ou
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -83,7 +84,7 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     started = time.monotonic()
     progress.stage("preparing the data and the baseline")
     place = prepare(config, folder, store, threads=config.resources.cpus_per_trial)
-    first = in_flight(store, space)
+    first = in_flight(store, space, leaves=config.engine.leaves)
     if not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
     unfinished = {recipe.trunk_id for recipe in first}
@@ -97,15 +98,20 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
 
         searcher = StrictOptunaSearch(config, space, store, first=first, trials=trials, deadline=deadline)
         _search(config, folder, store, searcher, place, progress)
+        write_atomically(folder / "engine.json", json.dumps(searcher.suggester.summary(), indent=2) + "\n")
     progress.stage("measuring the front and writing the report")
     finish(config, folder, store, place)
     return store
 
 
-def in_flight(store: Store, space: Space) -> list[Recipe]:
-    """The recipes that were handed out and have a leaf without a record, oldest first, one for each trunk."""
+def in_flight(store: Store, space: Space, *, leaves: bool = True) -> list[Recipe]:
+    """The recipes that were handed out and have a leaf without a record, oldest first, one for each trunk.
+
+    ``leaves`` says whether the study measures every leaf of a trunk, or the one that was handed out.
+    """
     started = {recipe.trunk_id: recipe for recipe in store.started}.values()
-    return [recipe for recipe in started if any(leaf.id not in store.records for leaf in space.leaves(recipe))]
+    asked = ((recipe, space.leaves(recipe) if leaves else [recipe]) for recipe in started)
+    return [recipe for recipe, own in asked if any(leaf.id not in store.records for leaf in own)]
 
 
 def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Progress) -> None:

@@ -7,7 +7,9 @@ candidates. The state is what the store says: a suggester that is built anew fro
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from random import Random
+from typing import Any
 
 import optuna
 
@@ -17,7 +19,7 @@ from search.engine.features import Encoder
 from search.engine.knowledge import Knowledge
 from search.engine.predict import Predictor
 from search.engine.propose import Candidate, Limits, Proposer
-from search.engine.samplers import SamplerStudy, make_sampler
+from search.engine.samplers import SamplerStudy, chosen_sampler, make_sampler
 from search.engine.warm import hints_of
 from search.record import Record
 from search.screen import Bar, Rival
@@ -90,6 +92,15 @@ class Suggester:
         own = self._space.leaves(recipe) if self._config.engine.leaves else [recipe]
         leaves = [leaf for leaf in own if leaf.id not in self._store.records]
         return Task(leaves=tuple(leaves or [recipe]), bar=self._bar())
+
+    def summary(self) -> dict[str, Any]:
+        """What the search looked at and what it believes, as JSON: for reports."""
+        return {
+            "sampler": chosen_sampler(self._config.sampler),
+            "epochs": self.knowledge.epochs,
+            "candidates": dict(self.proposer.dropped),
+            "errors": asdict(self.knowledge.predictor.errors()),
+        }
 
     def ended(self, trial_id: str) -> None:
         """Learns how a trial ended, from the records that were stored before this call."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from search.engine.length import total_epochs
 from search.report.plot import plot_front
 from search.report.tables import front_rows, header
 from search.store import Store, write_atomically
@@ -21,6 +23,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         "![the front](front.svg)",
         _front_section(result),
         _test_section(result),
+        _search_section(store, folder),
         _measured_section(config, result),
         _trials_section(store),
     ]
@@ -40,6 +43,29 @@ def _test_section(result: dict[str, Any]) -> str:
         return ""
     rows = [(m["record_id"], f"{m['accuracy']:.3f}", f"{value_of(m['test']):.3f}") for m in members]
     return "## On the test split\n\nMeasured once, at the end.\n\n" + _table(("record", "val", "test"), rows)
+
+
+def _search_section(store: Store, folder: Path) -> str:
+    """What was looked at, dropped, screened and stopped, and how far off the predictions were."""
+    path = folder / "engine.json"
+    if not path.is_file():
+        return ""
+    engine = json.loads(path.read_text(encoding="utf-8"))
+    counts = dict(engine["candidates"])
+    seen = counts.pop("seen", 0)
+    dropped = ", ".join(f"{count} for {reason}" for reason, count in sorted(counts.items())) or "none"
+    ended_early = [record for record in store.searched if record.state == "stopped" and record.curve]
+    saved = {record.recipe.trunk_id: total_epochs(record.recipe) - record.curve[-1][0] for record in ended_early}
+    errors = {name: value for name, value in engine["errors"].items() if value is not None}
+    lines = [
+        f"- Sampler {engine['sampler']}; {engine['epochs']} epochs were trained.",
+        f"- {seen} candidates were looked at in the last run without trying them; dropped: {dropped}.",
+        f"- {len(saved)} trainings were stopped at a rung, which saved {sum(saved.values())} epochs.",
+    ]
+    if errors:
+        told = ", ".join(f"{name} {value:.3g}" for name, value in errors.items())
+        lines.append(f"- Errors of predictions on trunks left out (accuracy as a fraction, else logarithms): {told}.")
+    return "## The search\n\n" + "\n".join(lines)
 
 
 def _measured_section(config: StudyConfig, result: dict[str, Any]) -> str:

@@ -306,6 +306,30 @@ def test_the_report_says_how_it_was_measured_and_what_was_lost(written: str) -> 
     assert "test split" not in written
 
 
+def test_the_report_says_what_the_search_looked_at_and_saved(store: Store, tmp_path: Path) -> None:
+    recipe = Recipe(image_size=64, finetune=Finetune(epochs=40))
+    quarter = make_record(recipe, state="stopped", reason="behind").model_copy(update={"curve": ((9, 0.1),)})
+    store.append([quarter])
+    engine = {
+        "sampler": "tpe",
+        "epochs": 123,
+        "candidates": {"seen": 50, "latency": 20, "no gain": 7},
+        "errors": {"latency": 0.25, "size": None, "accuracy": 0.02},
+    }
+    (tmp_path / "engine.json").write_text(json.dumps(engine), encoding="utf-8")
+    result = summary(study(), store, tmp_path)
+    write_report(study(), store, result, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for fact in (
+        "Sampler tpe; 123 epochs",
+        "50 candidates",
+        "20 for latency, 7 for no gain",
+        "latency 0.25, accuracy 0.02",
+    ):
+        assert fact in text
+    assert "saved 31 epochs" in text
+
+
 def test_the_report_shows_the_test_split_beside_validation(store: Store, tmp_path: Path) -> None:
     result = summary(study(), store, tmp_path)
     for member in [result["baseline"], *result["front"]]:

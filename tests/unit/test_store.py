@@ -139,6 +139,16 @@ def test_in_flight_is_what_was_started_and_has_a_leaf_without_record(tmp_path: P
     assert in_flight(Store(tmp_path), space) == []
 
 
+def test_where_one_leaf_is_measured_the_others_are_not_missed(tmp_path: Path) -> None:
+    space = parse_space({"quantize": [{"kind": "fp32"}, {"kind": "int8"}]}, name="x", image_size=64)
+    store = Store(tmp_path)
+    store.start(Recipe(image_size=64, quantize=Int8Static()))
+    assert len(in_flight(store, space, leaves=False)) == 1
+    store.append([make_record(Recipe(image_size=64, quantize=Int8Static()))])
+    assert in_flight(store, space, leaves=False) == []
+    assert len(in_flight(store, space)) == 1
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
