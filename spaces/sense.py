@@ -6,13 +6,28 @@ speaks only when all that it is about is known. So the same rules refuse a recip
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from spaces.params import Value
 
 Rule = Callable[[Mapping[str, Value]], bool]
 
 GRIDS_WITHOUT_ZERO = (3, 1)  # bits of the weights
+
+
+# The names that rules read; a search asks for no other one what goes with it.
+CONCERNED = re.compile(
+    r"(structure|prune|sparsify|finetune|distill|qat|quantize)\.kind|activation|prune\.\w+\.method"
+    r"|prune\.gradual\.step_epochs|finetune\.train\.swap_epochs|(qat|quantize)\.\w+\.bits"
+)
+
+
+@cache
+def concerns_a_rule(name: str) -> bool:
+    """Whether any rule is about the parameter ``name``."""
+    return CONCERNED.fullmatch(name) is not None
 
 
 def refusal(chosen: Mapping[str, Value]) -> str | None:
@@ -43,11 +58,8 @@ def _trains_without_settings(chosen: Mapping[str, Value]) -> bool:
 
 
 def _gates_on_gates(chosen: Mapping[str, Value]) -> bool:
-    if chosen.get("structure.kind") not in {"se", "cbam"}:
-        return False
-    return any(
-        value == "attention" and name.startswith("prune.") for name, value in chosen.items() if name.endswith(".method")
-    )
+    method = chosen.get(f"prune.{chosen.get('prune.kind')}.method")
+    return method == "attention" and chosen.get("structure.kind") in {"se", "cbam"}
 
 
 def _swapped_after_pruning(chosen: Mapping[str, Value]) -> bool:

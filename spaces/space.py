@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from spaces.domain import Choice, Domain, SamplerTrial, middle, samples
 from spaces.params import Params, Value, to_params
 from spaces.recipe import LEAF_FIELDS, Recipe
-from spaces.sense import refusal, wasteful
+from spaces.sense import concerns_a_rule, refusal, wasteful
 
 Ask = Callable[[str, Domain], Value]
 
@@ -104,8 +104,8 @@ def _answer(ask: Ask, name: str, domain: Domain, chosen: Params, size: int | Non
 
     ``size`` is the number of choices that the space gives, where some are left out already.
     """
-    if not isinstance(domain, Choice) or (size is None and len(domain.values) == 1):  # nothing could be left out
-        return ask(name, domain)
+    if not isinstance(domain, Choice) or not concerns_a_rule(name) or (size is None and len(domain.values) == 1):
+        return ask(name, domain)  # nothing could be left out
     values = tuple(value for value in domain.values if refusal({**chosen, name: value}) is None) or domain.values
     values = tuple(value for value in values if not wasteful({**chosen, name: value})) or values
     if len(values) < (size or len(domain.values)):
@@ -124,8 +124,10 @@ def _why_not(field: str, option: PartSpace, chosen: Params) -> str | None:
     kind: Params = {**chosen, f"{field}.kind": option.kind}
     sentences = [refusal(kind)]
     for key, domain in option.fields.items():
-        reasons = [refusal({**kind, f"{field}.{option.kind}.{key}": value}) for value in samples(domain)]
-        sentences += reasons[:1] if None not in reasons else []
+        name = f"{field}.{option.kind}.{key}"
+        if concerns_a_rule(name):
+            reasons = [refusal({**kind, name: value}) for value in samples(domain)]
+            sentences += reasons[:1] if None not in reasons else []
     return next((sentence for sentence in sentences if sentence), None)
 
 

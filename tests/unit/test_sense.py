@@ -10,7 +10,7 @@ import pytest
 from spaces.params import to_params
 from spaces.parse import parse_space
 from spaces.recipe import Recipe, WeightQat
-from spaces.sense import RULES, refusal
+from spaces.sense import RULES, concerns_a_rule, refusal, wasteful
 from spaces.space import SpaceError
 
 TRAIN = {"kind": "train", "epochs": 3}
@@ -72,6 +72,42 @@ def test_what_is_next_to_it_is_allowed(content: dict[str, Any]) -> None:
 def test_every_rule_is_broken_here() -> None:
     sentences = [text for _, text in RULES]
     assert all(any(part in sentence for _, part in BROKEN) for sentence in sentences)
+
+
+class Watched(dict[str, Any]):
+    """Keeps the names that were read."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self.read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def items(self) -> Any:
+        raise AssertionError("a rule that looks at everything makes every draw slow")
+
+
+@pytest.mark.parametrize("content", [*SOUND, *(content for content, _ in BROKEN)])
+def test_what_the_rules_read_is_what_a_search_takes_care_of(content: dict[str, Any]) -> None:
+    params: dict[str, Any] = {"image_size": 64}
+    for field, value in content.items():
+        params |= part_of(field, value) if isinstance(value, dict) else {field: value}
+    watched = Watched(params)
+    for broken, _ in RULES:
+        broken(watched)
+    wasteful(watched)
+    assert {name for name in watched.read if name in params} <= {name for name in params if concerns_a_rule(name)}
+
+
+def part_of(field: str, part: dict[str, Any]) -> dict[str, Any]:
+    kind = part["kind"]
+    return {f"{field}.kind": kind, **{f"{field}.{kind}.{key}": value for key, value in part.items() if key != "kind"}}
 
 
 def test_nothing_is_refused_before_it_is_known() -> None:
