@@ -47,7 +47,8 @@ class Record(BaseModel):
     """One recipe and how it ended.
 
     ``seconds`` is the time of each step of its trial. ``curve`` is what its trunk showed while it trained: pairs of
-    epochs done, over all trainings of the recipe, and mAP50-95 of the float model on the validation split.
+    epochs done, over all trainings of the recipe, and mAP50-95 of the float model on the validation split. ``at`` is
+    when it was stored, in seconds since 1970; None before.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +61,7 @@ class Record(BaseModel):
     measurement: Measurement | None = None
     seconds: dict[str, float] = {}
     curve: tuple[tuple[int, float], ...] = ()
+    at: float | None = None
 
     def values(self, objectives: tuple[Objective, ...]) -> tuple[float, ...] | None:
         """The objectives of a finished record, or None for one that has no finite, complete result."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from spaces.recipe import Recipe
 
 
 class Started(BaseModel):
-    """A trial that was handed out: the recipe that it was asked for."""
+    """A trial that was handed out: the recipe that it was asked for, and when, in seconds since 1970."""
 
     recipe: Recipe
+    at: float | None = None
 
 
 class Records:
@@ -73,14 +75,15 @@ class Store(Records):
         )
 
     def append(self, records: Iterable[Record]) -> None:
-        """Adds records that are not there yet, all in one write; a known id is left as it is."""
-        new = [record for record in records if record.id not in self.records]
+        """Adds records that are not there yet, with the time, all in one write; a known id is left as it is."""
+        now = time.time()
+        new = [r.model_copy(update={"at": r.at or now}) for r in records if r.id not in self.records]
         _append(self._records_path, [_line(record) for record in new])
         super().append(new)
 
     def start(self, recipe: Recipe) -> None:
         """Notes that a trial of ``recipe`` was handed out."""
-        _append(self._started_path, [_line(Started(recipe=recipe))])
+        _append(self._started_path, [_line(Started(recipe=recipe, at=time.time()))])
         super().start(recipe)
 
 

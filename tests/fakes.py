@@ -53,6 +53,7 @@ def make_record(
         reason=reason,
         artifact=artifact if complete else None,
         measurement=measured if state != "failed" else None,
+        at=1.0,
     )
 
 

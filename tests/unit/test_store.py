@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,18 @@ def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
         assert found.baseline == RECORDS[0]
         assert found.searched == RECORDS[1:]
     assert records_file(tmp_path).read_bytes().count(b"\n") == 3
+
+
+def test_a_record_says_when_it_was_stored(tmp_path: Path) -> None:
+    before = time.time()
+    store = Store(tmp_path)
+    store.start(FP32[0])
+    store.append([RECORDS[1].model_copy(update={"at": None}), RECORDS[2]])
+    times = [record.at for record in Store(tmp_path).searched]
+    assert before <= (times[0] or 0) <= time.time()
+    assert times[1] == RECORDS[2].at
+    started = json.loads((tmp_path / "started.jsonl").read_text())
+    assert before <= started["at"] <= time.time()
 
 
 def test_a_known_id_is_left_as_it_is(tmp_path: Path) -> None:
