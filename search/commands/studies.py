@@ -1,0 +1,92 @@
+"""Studies: run one, go on with one, the demonstration, and what was found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from search.commands.app import Json, StudyDir, app
+from search.tasks.kind import TaskName
+
+
+@app.command(epilog="Example: python -m search run study.yaml --set budget.minutes=60")
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    out: Annotated[Path | None, typer.Option(help="The study folder [default: results/<name>].")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
+) -> None:
+    """Searches as a study file says, into results/<name>."""
+    from search.study import load_study
+
+    config = load_study(study, overrides)
+    _run(config, out or Path("results") / config.name)
+
+
+@app.command(epilog="Example: python -m search resume results/demo")
+def resume(folder: StudyDir) -> None:
+    """Goes on with a study that was cut off; finished records are neither lost nor made again."""
+    from search.driver import resume_study
+    from search.report.progress import ConsoleProgress, print_front
+    from search.results import open_study, summary
+    from search.study import check_files
+
+    config, store = open_study(folder)
+    check_files(config)
+    store = resume_study(config, folder, ConsoleProgress(config, ended=store.trials()))
+    print_front(summary(config, store, folder), folder)
+
+
+@app.command(epilog="Example: python -m search demo --task classify --trials 12 --seed 1")
+def demo(
+    task: Annotated[TaskName, typer.Option(help="Find digits in pictures, or tell them apart.")] = "detect",
+    out: Annotated[Path | None, typer.Option(help="The study folder (results/demo or results/demo-classify).")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 18).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the data, the training and the search.")] = 0,
+) -> None:
+    """Runs the whole job on handwritten digits, with nothing to download, in a few minutes on two cores."""
+    from search.demo import TRIALS, demo_study
+
+    folder = out or Path("results") / ("demo" if task == "detect" else f"demo-{task}")
+    _run(demo_study(folder, task=task, trials=trials or TRIALS[task], seed=seed), folder)
+
+
+@app.command(epilog="Example: python -m search front results/demo --pick recommended --json")
+def front(
+    folder: StudyDir,
+    pick: Annotated[str | None, typer.Option(help="recommended, knee, fastest, smallest or most-accurate.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Shows the front of a study, or one member that a name stands for; works while the study runs."""
+    from search.report.progress import print_front
+    from search.results import open_study, summary
+
+    config, store = open_study(folder)
+    result = summary(config, store, folder)
+    if pick:
+        result = {**result, "front": [_choose(result, pick)]}
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        print_front(result, folder)
+
+
+def _run(config: Any, folder: Path) -> None:
+    from search.driver import run_study
+    from search.report.progress import ConsoleProgress, print_front
+    from search.results import summary
+
+    store = run_study(config, folder, ConsoleProgress(config))
+    print_front(summary(config, store, folder), folder)
+
+
+def _choose(result: dict[str, Any], pick: str) -> dict[str, Any]:
+    from search.errors import UserError
+    from search.front import PICKS
+    from search.results import choose
+
+    if pick not in PICKS:
+        raise UserError(f"--pick {pick}: allowed are {', '.join(PICKS)}")
+    return choose(result, pick)

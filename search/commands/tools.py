@@ -1,0 +1,46 @@
+"""The machine and the search engine: doctor and the simulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.commands.app import Json, app
+
+
+@app.command(epilog="Example: python -m search doctor --json")
+def doctor(as_json: Json = False) -> None:
+    """Says what this machine can do and what is missing; exits 2 if something required is."""
+    from dataclasses import asdict
+
+    from search.measure.host import doctor as examine
+    from search.measure.host import host_info
+
+    checks = examine()
+    if as_json:
+        typer.echo(json.dumps({"host": asdict(host_info()), "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        for check in checks:
+            mark = "ok     " if check.ok else ("MISSING" if check.required else "no     ")
+            typer.echo(
+                f"{mark} {check.name}: {check.detail}{'' if check.ok or not check.advice else f' — {check.advice}'}"
+            )
+    if any(check.required and not check.ok for check in checks):
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: python -m search simulate --seeds 20 --workers 8 --plot engines.svg --json")
+def simulate(
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds to compare the engines on.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Virtual workers, all at work at once.")] = 2,
+    records: Annotated[list[Path] | None, typer.Option(help="Study folders to make the benchmark from.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compares search engines in simulated time, on a benchmark made from recorded studies."""
+    from search.simulate.command import run
+
+    run(seeds=seeds, workers=workers, records=records or [], picture=plot, as_json=as_json)
