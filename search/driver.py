@@ -19,7 +19,7 @@ from search.cache import STAGES
 from search.errors import UserError
 from search.finish import finish
 from search.record import Record
-from search.store import Store, locked, write_atomically
+from search.store import Records, Store, locked, write_atomically
 from search.study import StudyConfig
 from spaces.recipe import Recipe
 from spaces.space import Space
@@ -85,7 +85,7 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     progress.stage("preparing the data and the baseline")
     place = prepare(config, folder, store, threads=config.resources.cpus_per_trial)
     first = in_flight(store, space, leaves=config.engine.leaves)
-    if not store.searched and not first:
+    if config.engine.starts and not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
     unfinished = {recipe.trunk_id for recipe in first}
     ended = len({record.recipe.trunk_id for record in store.searched} - unfinished)
@@ -104,7 +104,7 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     return store
 
 
-def in_flight(store: Store, space: Space, *, leaves: bool = True) -> list[Recipe]:
+def in_flight(store: Records, space: Space, *, leaves: bool = True) -> list[Recipe]:
     """The recipes that were handed out and have a leaf without a record, oldest first, one for each trunk.
 
     ``leaves`` says whether the study measures every leaf of a trunk, or the one that was handed out.

@@ -57,7 +57,7 @@ class StrictOptunaSearch(Searcher):
     @property
     def study(self) -> optuna.Study:
         """The Optuna study behind the suggester."""
-        return self.suggester.sampler.study
+        return self.suggester.study()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next task, as Ray Tune's config, or FINISHED when the budget or the space is used up."""

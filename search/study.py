@@ -79,13 +79,17 @@ class Engine(_Section):
     ``candidates`` is how many recipes are looked at for each one that is tried; 1 tries what the sampler says.
     ``sampled`` of them come from the sampler, each at the price of its own thinking time, the rest from the
     neighbourhood of the front and from anywhere. ``cost_power`` divides the expected gain by the epochs that it
-    costs, to this power; 0 ignores the cost. ``leaves`` measures every leaf of a trained trunk.
+    costs, to this power; 0 ignores the cost. ``leaves`` measures every leaf of a trained trunk, ``screen`` times a
+    recipe before it is trained and leaves out what cannot join the front (without it, nothing is stopped at rungs
+    either), ``starts`` tries hand-picked recipes first.
     """
 
     candidates: int = Field(default=64, ge=1, le=10_000)
     sampled: int = Field(default=2, ge=1, le=100)
     cost_power: float = Field(default=1.0, ge=0, le=2)
     leaves: bool = True
+    screen: bool = True
+    starts: bool = True
 
 
 class Resources(_Section):

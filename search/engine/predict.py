@@ -48,27 +48,36 @@ class _Rows:
     X: list[Floats] = field(default_factory=list)
     y: list[list[float]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    _names: set[str] = field(default_factory=set)
 
     def add(self, row: Floats, target: list[float], group: str) -> None:
         self.X.append(row)
         self.y.append(target)
         self.groups.append(group)
+        self._names.add(group)
 
-    def latest(self) -> tuple[Floats, Floats, list[str]]:
-        return np.array(self.X[-REMEMBERED:]), np.array(self.y[-REMEMBERED:]), self.groups[-REMEMBERED:]
+    @property
+    def distinct(self) -> int:
+        return len(self._names)
+
+    def latest(self, count: int) -> tuple[Floats, Floats, list[str]]:
+        """The last of the first ``count`` rows."""
+        own = slice(max(0, count - REMEMBERED), count)
+        return np.array(self.X[own]), np.array(self.y[own]), self.groups[own]
 
 
 class Forest:
     """A regressor that is fitted when asked, if enough was learned since; it states its cross-validated error.
 
     It is fitted anew when the rows grew by a twentieth, and its error is estimated anew when they doubled, so the
-    cost of a suggestion does not grow with the study.
+    cost of a suggestion does not grow with the study. Which rows it was fitted to follows from their number alone, so
+    one that was taught the same rows at once predicts the same.
     """
 
     def __init__(self, targets: int, seed: int) -> None:
         self._rows, self._targets, self._seed = _Rows(), targets, seed
         self._model: _Model | None = None
-        self._fitted = self._judged = 0  # how many rows there were
+        self.fitted = self._judged = 0  # to how many rows
         self._penalties = np.full(targets, np.inf)  # of the trend; infinite: none
         self.errors: list[float] | None = None  # root mean square of each target
         self._noise = np.zeros(targets)  # what the trees' spread does not explain of that error
@@ -80,27 +89,30 @@ class Forest:
     @property
     def groups(self) -> int:
         """How many groups it knows."""
-        return len(set(self._rows.groups))
+        return self._rows.distinct
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of every target, each of shape (rows, targets)."""
-        self._fit()
+        self.fit()
         assert self._model is not None, "nothing was learned yet"
         mean, spread = self._model.predict(rows)
         return mean, np.sqrt(spread**2 + self._noise**2)
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
+        """Fits and judges, if there are as many rows as that takes."""
         count = len(self._rows.X)
-        if count >= 2 * self._judged and self.groups >= 2:
-            self._judge()
-            self._judged = count
-        if count and (self._model is None or count >= self._fitted + max(1, self._fitted // 20)):
-            X, y, _ = self._rows.latest()
+        if (judged := _doublings(count)) > self._judged:
+            self._judge(judged)
+            self._judged = judged
+        if (fitted := _twentieths(count)) > self.fitted:
+            X, y, _ = self._rows.latest(fitted)
             self._model = _Model(X, y, self._penalties, self._seed)
-            self._fitted = count
+            self.fitted = fitted
 
-    def _judge(self) -> None:
-        X, y, groups = self._rows.latest()
+    def _judge(self, count: int) -> None:
+        X, y, groups = self._rows.latest(count)
+        if len(set(groups)) < 2:
+            return
         folds = list(GroupKFold(min(FOLDS, len(set(groups)))).split(X, y, groups))
         judged: list[tuple[Floats, Floats]] = []  # of each penalty: mean squares of the errors and of the spreads
         for penalty in PENALTIES:
@@ -115,6 +127,19 @@ class Forest:
         self._penalties = np.array(PENALTIES)[best]
         self.errors = [float(error) for error in np.sqrt(squared[best, targets])]
         self._noise = np.sqrt(np.maximum(squared[best, targets] - explained[best, targets], 0.0))
+
+
+def _doublings(count: int) -> int:
+    """The largest power of two that is no more than ``count``; 0 below 2."""
+    return 1 << (count.bit_length() - 1) if count >= 2 else 0
+
+
+def _twentieths(count: int) -> int:
+    """The last of the counts 1, 2, 3, …, of which each is a twentieth above the one before, up to ``count``."""
+    last = min(count, 1)
+    while (following := last + max(1, last // 20)) <= count:
+        last = following
+    return last
 
 
 class _Model:
@@ -182,14 +207,21 @@ class Predictor:
             accuracy=accuracy[0] if accuracy else None,
         )
 
-    def costs(self, keys: Sequence[ShapeKey], rows: Floats) -> tuple[Floats, Floats]:
-        """Latency and size ratios, shape (leaves, 2), and how far off their logarithms may be; 0 where measured."""
+    @property
+    def version(self) -> tuple[int, int]:
+        """Changes whenever predictions do."""
+        self._costs.fit()
+        self._accuracy.fit()
+        return self._costs.fitted, self._accuracy.fitted
+
+    def costs(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Latency and size ratios as predicted, shape (leaves, 2), and how far off their logarithms may be."""
         values, spread = self._costs.predict(rows)
-        values = np.exp(values)
-        for index, key in enumerate(keys):
-            if (known := self._known.get(key)) is not None:
-                values[index], spread[index] = known, 0.0
-        return values, spread
+        return np.exp(values), spread
+
+    def measured(self, key: ShapeKey) -> tuple[float, float] | None:
+        """Latency and size ratios of a leaf of this shape, if one was measured."""
+        return self._known.get(key)
 
     def accuracy(self, rows: Floats) -> tuple[Floats, Floats]:
         """Expected accuracy and its standard deviation, each of shape (rows,)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from search.engine.archive import Archive
 from search.engine.features import Encoder
 from search.engine.gain import expected_gain
 from search.engine.length import total_epochs
-from search.engine.predict import Predictor, leaf_shape, trunk_shape
+from search.engine.predict import Predictor, ShapeKey, leaf_shape, trunk_shape
 from search.front import non_dominated
 from search.record import Objective
 from search.study import Constraints
@@ -63,6 +63,7 @@ class Candidate:
     spread: Floats  # (leaves,) its standard deviation
     costs: Floats  # (leaves, 2) latency and size
     doubt: Floats  # (leaves, 2) standard deviations of their logarithms, 0 where they were measured
+    keys: tuple[ShapeKey, ...]  # (leaves,)
     epochs: int
 
     def hopeful(self, doubts: float) -> Floats:
@@ -139,14 +140,27 @@ class Proposer:
         return None if best is None else best[1]
 
     def expect(self, recipes: Sequence[Recipe]) -> list[Candidate]:
-        """What is expected of each recipe's trunk, in one call of each regressor."""
+        """What is expected of each recipe's trunk: measured latency and size where there are, else predictions."""
+        return [self.settled(candidate) for candidate in self.predict(recipes)]
+
+    def settled(self, candidate: Candidate) -> Candidate:
+        """The candidate with the latency and size that were measured of its shape in place of predicted ones."""
+        known = {i: found for i, key in enumerate(candidate.keys) if (found := self._predictor.measured(key))}
+        if not known:
+            return candidate
+        costs, doubt, own = candidate.costs.copy(), candidate.doubt.copy(), list(known)
+        costs[own], doubt[own] = list(known.values()), 0.0
+        return replace(candidate, costs=costs, doubt=doubt)
+
+    def predict(self, recipes: Sequence[Recipe]) -> list[Candidate]:
+        """What is predicted of each recipe's trunk, in one call of each regressor."""
         own = [self._leaves or [(self._encoder.leaf(recipe), leaf_shape(recipe))] for recipe in recipes]
         if not own:
             return []
         trunks = [(self._encoder.trunk(recipe), trunk_shape(recipe)) for recipe in recipes]
         rows = np.array([row + tail for (row, _), leaves in zip(trunks, own, strict=True) for tail, _ in leaves])
         keys = [(shape, leaf) for (_, shape), leaves in zip(trunks, own, strict=True) for _, leaf in leaves]
-        costs, error = self._predictor.costs(keys, rows)
+        costs, error = self._predictor.costs(rows)
         mean, spread = self._predictor.accuracy(rows)
         ends = np.cumsum([len(leaves) for leaves in own])
         return [
@@ -156,6 +170,7 @@ class Proposer:
                 spread=spread[start:end],
                 costs=costs[start:end],
                 doubt=error[start:end],
+                keys=tuple(keys[start:end]),
                 epochs=total_epochs(recipe),
             )
             for recipe, start, end in zip(recipes, [0, *ends[:-1]], ends, strict=True)

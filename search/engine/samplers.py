@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
@@ -23,7 +23,10 @@ from spaces.recipe import Recipe
 from spaces.space import Space
 
 Asked = Mapping[str, tuple[Value, Domain]]  # what a space asks a sampler, and the answers
-FULL, REMEMBERED = 600, 200  # trials
+FULL, REMEMBERED = 240, 160  # finished trials; telling Optuna of one takes a fifth of a millisecond
+RUNNING = 40  # trials in flight that Optuna is told of; the proposer accounts for all of them
+POPULATION = 20  # of NSGA-II, whose default of 50 is no better than random draws at a few hundred trials
+GENERATION = "NSGAIISampler:generation"  # where NSGA-II keeps it
 OPTUNA_STATES = {"screened": TrialState.PRUNED, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 AUTO: SamplerName = "tpe"  # what `python -m search simulate` measured best; see docs/simulate.md
 
@@ -46,7 +49,7 @@ def make_sampler(name: SamplerName, seed: int) -> optuna.samplers.BaseSampler:
                     seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=8
                 )
             case "nsga2":
-                return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
             case _:
@@ -88,7 +91,7 @@ def violations(record: Record, baseline: Record | None, limits: Constraints) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
-    """A finished trial, as Optuna is told it."""
+    """A trial, as Optuna is told it."""
 
     params: dict[str, Value]
     distributions: dict[str, BaseDistribution]
@@ -97,27 +100,30 @@ class _Told:
     constraints: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
-    def trial(self) -> FrozenTrial:
-        """The trial to add to a study."""
+    def trial(self, generation: int) -> FrozenTrial:
+        """The trial to add to a study; ``generation`` is what NSGA-II takes it for."""
         return create_trial(
             state=self.state,
             values=self.values,
             params=self.params,
             distributions=self.distributions,
             user_attrs=dict(self.attributes),
+            system_attrs={GENERATION: generation},
             constraints=dict(self.constraints),
         )
 
 
 class SamplerStudy:
-    """An Optuna study in memory that is told how each record ended, with the limits that it broke.
+    """What Optuna knows: how each record ended, with the limits that it broke, and what is in flight.
 
-    A sampler's time for a suggestion grows with the trials that it looks at. Beyond ``FULL`` of them the study is made
-    anew from the best and the latest ``REMEMBERED``, and from what is in flight.
+    A draw follows from the records in their order, from what is in flight and from the turn, and from nothing else.
+    So a search that was cut off draws what it would have drawn. Therefore Optuna's study is made anew for each turn,
+    from no more than ``FULL`` finished trials: beyond, all but the best and the latest ``REMEMBERED`` are forgotten.
 
     Args:
         space: what is searched.
-        sampler: draws the recipes.
+        name: the sampler's.
+        seed: of its random numbers.
         objectives: the study's.
         constraints: the study's; samplers that can use them prefer what keeps them.
     """
@@ -125,102 +131,67 @@ class SamplerStudy:
     def __init__(
         self,
         space: Space,
-        sampler: optuna.samplers.BaseSampler,
+        name: SamplerName,
+        seed: int,
         objectives: tuple[Objective, ...],
         constraints: Constraints,
     ) -> None:
-        self._space, self._objectives, self._constraints = space, objectives, constraints
-        self.study = optuna.create_study(sampler=sampler, directions=directions_of(objectives))
-        self._ids: set[str] = set()  # of the records that Optuna knows or knew
+        self._space, self._seed = space, seed
+        self._name: SamplerName = name
+        self._objectives, self._constraints = objectives, constraints
         self._told: list[_Told] = []
-        self._trials = 0  # in the study
-        self._flying: dict[int, tuple[Recipe, optuna.Trial | int]] = {}  # by handle: the trial or its number
-        self._handles = itertools.count()
-
-    def ask(self) -> tuple[int, Recipe]:
-        """A handle, and what the sampler suggests; it counts as in flight until it is told or put back."""
-        if self._trials > FULL:
-            self._begin_anew()
-        trial, handle = self.study.ask(), next(self._handles)
-        recipe = self._space.suggest(trial)
-        self._flying[handle] = recipe, trial
-        self._trials += 1
-        return handle, recipe
-
-    def ask_for(self, recipe: Recipe) -> int | None:
-        """A handle for ``recipe``, which counts as in flight; None if it is not in the space."""
-        if (asked := self._space.params(recipe)) is None:
-            return None
-        handle = next(self._handles)
-        self._flying[handle] = recipe, self._add(_told(asked, TrialState.RUNNING))
-        return handle
-
-    def put_back(self, handle: int) -> None:
-        """Ends a suggestion that nobody will try."""
-        _, trial = self._flying.pop(handle)
-        self.study.tell(trial, state=TrialState.FAIL)
-
-    def tell(self, handle: int, record: Record | None, baseline: Record | None) -> None:
-        """How the suggestion ended: its record, or None for a trial that left none."""
-        recipe, trial = self._flying.pop(handle)
-        asked = self._space.params(recipe)
-        if isinstance(trial, int) or record is None or asked is None:
-            self.study.tell(trial, state=TrialState.FAIL)  # its record is added as a trial of its own
-            return
-        told = self._outcome(record, asked, baseline)
-        for name, value in told.constraints.items():
-            trial.set_constraint(name, value)
-        self.study.tell(trial, told.values, state=told.state)
-        self._told.append(told)
-        self._ids.add(record.id)
 
     def add(self, record: Record, baseline: Record | None) -> None:
-        """Adds a record that Optuna does not know, if it fits the space."""
-        if record.id in self._ids or (asked := self._space.params(record.recipe)) is None:
+        """Tells how a record ended, if it fits the space. Only finished ones have values: others would be believed."""
+        if (asked := self._space.params(record.recipe)) is None:
             return
-        self._ids.add(record.id)
-        self._told.append(self._outcome(record, asked, baseline))
-        self._add(self._told[-1])
+        values = record.values(self._objectives)
+        finished = TrialState.FAIL if values is None else TrialState.COMPLETE
+        self._tell(
+            _told(
+                asked,
+                OPTUNA_STATES.get(record.state, finished),
+                values=None if values is None else list(values),
+                constraints=violations(record, baseline, self._constraints),
+                attributes={"record": record.id},
+            )
+        )
 
     def add_hint(self, hint: Hint) -> None:
-        """Adds what an earlier study found, as if it had been found here, if it fits the space."""
+        """Tells what an earlier study found, as if it had been found here, if it fits the space."""
         if (asked := self._space.params(hint.recipe)) is None:
             return
         values: dict[Objective, float] = {"accuracy": hint.accuracy, "latency": hint.latency, "size": hint.size}
-        self._told.append(_told(asked, TrialState.COMPLETE, values=[values[o] for o in self._objectives]))
-        self._add(self._told[-1])
+        self._tell(_told(asked, TrialState.COMPLETE, values=[values[o] for o in self._objectives]))
 
-    def _add(self, told: _Told) -> int:
-        """Adds a trial and returns its number."""
-        self.study.add_trial(told.trial())
-        self._trials += 1
-        return self._trials - 1
+    def draws(self, in_flight: Sequence[Recipe], turn: int) -> Generator[Recipe]:
+        """What the sampler draws at this turn, one after the other, each as if the ones before were in flight too."""
+        study = self.study(in_flight, turn)
+        while True:
+            yield self._space.suggest(study.ask())
 
-    def _begin_anew(self) -> None:
-        """Forgets all but the best, the latest, and what is in flight."""
-        kept = remembered([told.values for told in self._told], self._objectives)
-        self._told = [self._told[index] for index in kept]
-        directions = directions_of(self._objectives)
-        self.study = optuna.create_study(sampler=self.study.sampler, directions=directions)
-        self._trials = 0
-        for told in self._told:
-            self._add(told)
-        for handle, (recipe, _) in self._flying.items():
-            asked = self._space.params(recipe)
-            assert asked is not None, "it was drawn from this space"
-            self._flying[handle] = recipe, self._add(_told(asked, TrialState.RUNNING))
+    def study(self, in_flight: Sequence[Recipe], turn: int) -> optuna.Study:
+        """Optuna's view: all that ended, and the latest recipes of the space that are in flight as running."""
+        sampler = make_sampler(self._name, seed_of(self._seed, turn))
+        study = optuna.create_study(sampler=sampler, directions=directions_of(self._objectives))
+        asked = [self._space.params(recipe) for recipe in in_flight[-RUNNING:]]
+        running = [_told(own, TrialState.RUNNING) for own in asked if own is not None]
+        finished = 0
+        for told in [*self._told, *running]:
+            study.add_trial(told.trial(finished // POPULATION))
+            finished += told.state == TrialState.COMPLETE
+        return study
 
-    def _outcome(self, record: Record, asked: Asked, baseline: Record | None) -> _Told:
-        """Stopped, screened and failed trials have no values: they would be believed."""
-        values = record.values(self._objectives)
-        finished = TrialState.FAIL if values is None else TrialState.COMPLETE
-        return _told(
-            asked,
-            OPTUNA_STATES.get(record.state, finished),
-            values=None if values is None else list(values),
-            constraints=violations(record, baseline, self._constraints),
-            attributes={"record": record.id},
-        )
+    def _tell(self, told: _Told) -> None:
+        self._told.append(told)
+        if len(self._told) > FULL:
+            kept = remembered([own.values for own in self._told], self._objectives)
+            self._told = [self._told[index] for index in kept]
+
+
+def seed_of(seed: int, turn: int) -> int:
+    """A seed of its own for every turn of a search."""
+    return int(np.random.SeedSequence([seed, turn]).generate_state(1)[0])
 
 
 def remembered(values: Sequence[list[float] | None], objectives: tuple[Objective, ...]) -> list[int]:

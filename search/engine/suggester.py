@@ -1,13 +1,15 @@
 """Hands out recipes and learns how each of them ended. Knows neither Ray nor time, so it can be simulated.
 
 Starting recipes come first, then what the sampler draws until a few trunks were measured, then the best of many
-candidates. The state is what the store says: a suggester that is built anew from the records knows the same.
+candidates. A suggestion follows from the study's seed, the records in their order, what is in flight, and how many
+trunks were handed out, and from nothing else: a suggester that is built anew from the store suggests the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -19,9 +21,9 @@ from search.engine.features import Encoder
 from search.engine.knowledge import Knowledge
 from search.engine.predict import Predictor
 from search.engine.propose import Candidate, Limits, Proposer
-from search.engine.samplers import SamplerStudy, chosen_sampler, make_sampler
+from search.engine.samplers import SamplerStudy, chosen_sampler, seed_of
 from search.engine.warm import hints_of
-from search.record import Record
+from search.record import Measurement, Record
 from search.screen import Bar, Rival
 from search.store import Records
 from search.study import StudyConfig
@@ -29,7 +31,6 @@ from search.trial import Task
 from spaces.recipe import Recipe
 from spaces.space import Space
 
-Handed = tuple[Recipe, int | None]  # and the sampler's handle, if it is in the space
 SUGGESTIONS = 10  # draws of the sampler, which may insist on what is known, before it is left aside
 RANDOM_DRAWS = 500  # uniform draws before the suggester believes that it has seen every trunk of the space
 TRUNKS = 6  # measured trunks before predictions are worth having
@@ -47,17 +48,14 @@ class Suggester:
 
     def __init__(self, config: StudyConfig, space: Space, store: Records, *, first: Iterable[Recipe]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Resumed studies draw from another stream: with the same one they would repeat the first suggestions.
-        seed = config.seed + len(store.records)
         self._config, self._space, self._store = config, space, store
         self._first = list(first)
-        self._handed: dict[str, Handed] = {}
-        self._flying: set[str] = set()  # the trunks of what was handed out
-        self._expected: dict[str, Candidate] = {}  # and what was predicted of it
-        self._random = Random(seed)
-        self.sampler = SamplerStudy(
-            space, make_sampler(config.sampler, seed), config.objectives, config.constraints
-        )  # fmt: skip
+        self._handed: dict[str, Recipe] = {}  # what is in flight, by trial
+        self._turns = {recipe.trunk_id for recipe in store.started}  # the trunks that were ever handed out
+        self._random = Random()
+        self._predicted: dict[str, Candidate] = {}  # of what is in flight, by trial, by this version of the predictor:
+        self._version = (0, 0)
+        self.sampler = SamplerStudy(space, config.sampler, config.seed, config.objectives, config.constraints)
         encoder = Encoder(space)
         hints = hints_of(config.warm_start, baseline=store.baseline, image_size=config.image_size)
         for hint in hints:
@@ -76,22 +74,29 @@ class Suggester:
     def suggest(self, trial_id: str) -> Task | None:
         """The next task, which is in flight until ``ended`` is called; None if the space is used up."""
         self._take_in()
+        self._random = Random(seed_of(self._config.seed, self._turn))
         if self._first:
             recipe = self._first.pop(0)
-            chosen = recipe, self.sampler.ask_for(recipe)
         elif self.knowledge.predictor.trunks >= TRUNKS and self._config.engine.candidates > 1:
-            chosen = self._best_of_many() or self._any_new()
+            recipe = self._best_of_many() or self._any_new()
         else:
-            chosen = self._sampled() or self._any_new()
-        if chosen is None:
+            recipe = self._sampled() or self._any_new()
+        if recipe is None:
             return None
-        self._handed[trial_id] = chosen
-        recipe = chosen[0]
-        self._flying.add(recipe.trunk_id)
+        self._handed[trial_id] = recipe
+        self._turns.add(recipe.trunk_id)
         self._store.start(recipe)
         own = self._space.leaves(recipe) if self._config.engine.leaves else [recipe]
         leaves = [leaf for leaf in own if leaf.id not in self._store.records]
         return Task(leaves=tuple(leaves or [recipe]), bar=self._bar())
+
+    @property
+    def _turn(self) -> int:
+        return len(self._turns)
+
+    def study(self) -> optuna.Study:
+        """What Optuna is told at this moment."""
+        return self.sampler.study(list(self._handed.values()), self._turn)
 
     def summary(self) -> dict[str, Any]:
         """What the search looked at and what it believes, as JSON: for reports."""
@@ -104,11 +109,8 @@ class Suggester:
 
     def ended(self, trial_id: str) -> None:
         """Learns how a trial ended, from the records that were stored before this call."""
-        recipe, handle = self._handed.pop(trial_id)
-        self._flying.discard(recipe.trunk_id)
-        self._expected.pop(trial_id, None)
-        if handle is not None:
-            self.sampler.tell(handle, self._store.records.get(recipe.id), self._store.baseline)
+        del self._handed[trial_id]
+        self._predicted.pop(trial_id, None)
         self._take_in()
 
     def _take_in(self) -> None:
@@ -116,32 +118,28 @@ class Suggester:
             self.sampler.add(record, self._store.baseline)
 
     def _is_new(self, recipe: Recipe) -> bool:
-        trunk = recipe.trunk_id
-        return trunk not in self.knowledge.trunks and trunk not in self._flying
+        return recipe.trunk_id not in self.knowledge.trunks and recipe.trunk_id not in self._turns
 
-    def _sampled(self) -> Handed | None:
+    def _draws(self) -> Iterator[Recipe]:
+        """What the sampler draws at this turn."""
+        return self.sampler.draws(list(self._handed.values()), self._turn)
+
+    def _sampled(self) -> Recipe | None:
         """The sampler's first draw whose trunk was not tried, or None if it insists on what is known."""
-        for _ in range(SUGGESTIONS):
-            handle, recipe = self.sampler.ask()
-            if self._is_new(recipe):
-                return recipe, handle
-            self.sampler.put_back(handle)
-        return None
+        draws = islice(self._draws(), SUGGESTIONS)
+        return next((recipe for recipe in draws if self._is_new(recipe)), None)
 
-    def _any_new(self) -> Handed | None:
+    def _any_new(self) -> Recipe | None:
         """A uniform draw whose trunk was not tried, or None if the space seems used up."""
-        for _ in range(RANDOM_DRAWS):
-            recipe = draw(self._space, self._random)
-            if self._is_new(recipe):
-                return recipe, self.sampler.ask_for(recipe)
-        return None
+        draws = (draw(self._space, self._random) for _ in range(RANDOM_DRAWS))
+        return next((recipe for recipe in draws if self._is_new(recipe)), None)
 
-    def _best_of_many(self) -> Handed | None:
+    def _best_of_many(self) -> Recipe | None:
         """The proposer's choice among draws of the sampler, neighbours of the front and uniform draws."""
         engine, front = self._config.engine, self.knowledge.archive.front
-        asked = [self.sampler.ask() for _ in range(min(engine.sampled, engine.candidates))]
-        drawn = {recipe.trunk_id: recipe for _, recipe in asked}
-        for index in range(engine.candidates - len(asked)):
+        asked = islice(self._draws(), min(engine.sampled, engine.candidates))
+        drawn = {recipe.trunk_id: recipe for recipe in asked}
+        for index in range(engine.candidates - engine.sampled):
             near = index % 2 and front
             parent = self._random.choice(front).record.recipe if near else None
             recipe = neighbour(self._space, parent, self._random) if parent else draw(self._space, self._random)
@@ -150,38 +148,36 @@ class Suggester:
         index = self.proposer.choose(
             recipes, self.knowledge.archive, self._in_flight(), self._limits(), self.knowledge.reachable
         )  # fmt: skip
-        chosen = None if index is None else recipes[index]
-        own = next((handle for handle, recipe in asked if chosen is recipe), None)
-        for handle, _ in asked:
-            if handle != own:
-                self.sampler.put_back(handle)
-        if chosen is None:
-            return None
-        return chosen, own if own is not None else self.sampler.ask_for(chosen)
+        return None if index is None else recipes[index]
 
     def _in_flight(self) -> list[Candidate]:
-        """What was predicted of each recipe in flight, when it was first asked about."""
-        new = [trial_id for trial_id in self._handed if trial_id not in self._expected]
-        found = self.proposer.expect([self._handed[trial_id][0] for trial_id in new])
-        self._expected |= dict(zip(new, found, strict=True))
-        return list(self._expected.values())
+        """What is expected of each recipe in flight. Predictions are made once for each version of the predictor."""
+        if (version := self.knowledge.predictor.version) != self._version:
+            self._predicted, self._version = {}, version
+        new = [trial_id for trial_id in self._handed if trial_id not in self._predicted]
+        found = self.proposer.predict([self._handed[trial_id] for trial_id in new])
+        self._predicted |= dict(zip(new, found, strict=True))
+        return [self.proposer.settled(self._predicted[trial_id]) for trial_id in self._handed]
+
+    def _baseline(self) -> tuple[Measurement, float] | None:
+        """What was measured of the baseline, and its accuracy."""
+        measured = self._store.baseline.measurement if self._store.baseline else None
+        return None if measured is None or measured.accuracy is None else (measured, measured.accuracy.value)
 
     def _limits(self) -> Limits:
-        baseline = self._store.baseline
-        if baseline is None or baseline.measurement is None or baseline.measurement.accuracy is None:
+        if (baseline := self._baseline()) is None:
             return Limits()
-        measured = baseline.measurement
+        measured, accuracy = baseline
         return Limits.of(
             self._config.constraints,
-            accuracy=baseline.measurement.accuracy.value,
+            accuracy=accuracy,
             latency_ms=measured.latency.p50_ms / measured.latency.ratio,
             size_mb=measured.size_bytes / 1e6,
         )
 
     def _bar(self) -> Bar | None:
-        """What the trial has to beat before it is trained."""
-        baseline = self._store.baseline
-        if baseline is None or baseline.measurement is None or baseline.measurement.accuracy is None:
+        """What the trial has to beat before it is trained; None where it is trained whatever it costs to run."""
+        if not self._config.engine.screen or self._baseline() is None:
             return None
         return Bar(
             reachable_accuracy=self.knowledge.reachable,

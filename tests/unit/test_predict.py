@@ -11,6 +11,7 @@ import pytest
 from search.engine.draw import draw, neighbour, uniform
 from search.engine.features import ABSENT, Encoder
 from search.engine.predict import Forest, Predictor, shape_key
+from search.engine.propose import Proposer
 from spaces.domain import Choice, Range
 from spaces.parse import parse_space
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, Recipe
@@ -51,7 +52,7 @@ def test_latency_is_learned_and_its_error_is_that_of_unseen_trunks(space: Space)
         recipe = draw(space, random)
         predictor.learn_costs(recipe, latency=latency_of(recipe), size=latency_of(recipe) ** 2)
     unseen = [draw(space, random) for _ in range(60)]
-    values, _ = predictor.costs([("", "")] * 60, np.array([encoder.row(recipe) for recipe in unseen]))
+    values, _ = predictor.costs(np.array([encoder.row(recipe) for recipe in unseen]))
     truth = np.array([latency_of(recipe) for recipe in unseen])
     missed = np.sqrt(np.mean(np.log(values[:, 0] / truth) ** 2))
     stated = predictor.errors().latency
@@ -68,9 +69,11 @@ def test_what_was_measured_is_not_predicted(space: Space) -> None:
     trained_longer = recipe.model_copy(update={"finetune": Finetune(epochs=20, lr=0.1)})
     predictor.learn_costs(recipe, latency=0.123, size=0.456)
     predictor.learn_costs(Recipe(image_size=64), latency=0.9, size=0.9)
-    values, doubt = predictor.costs([shape_key(trained_longer)], np.array([encoder.row(trained_longer)]))
-    assert values.tolist() == [[0.123, 0.456]]
-    assert doubt.tolist() == [[0.0, 0.0]]
+    predictor.learn_accuracy(recipe, 0.5)
+    (found,) = Proposer(space, encoder, predictor, ("accuracy", "latency"), leaves=False).expect([trained_longer])
+    assert found.costs.tolist() == [[0.123, 0.456]]
+    assert found.doubt.tolist() == [[0.0, 0.0]]
+    assert predictor.measured(shape_key(trained_longer)) == (0.123, 0.456)
 
 
 def test_the_spread_holds_what_the_trees_cannot_explain() -> None:
@@ -84,6 +87,20 @@ def test_the_spread_holds_what_the_trees_cannot_explain() -> None:
     assert 0.9 < forest.errors[0] < 1.5
     assert 0.8 < spread.mean() < 1.6
     assert np.abs(mean).mean() < 1.0
+
+
+def test_a_forest_does_not_care_when_it_was_asked() -> None:
+    """One is asked after every row, as in a running study, one only at the end, as in a resumed one."""
+    random, probe = np.random.default_rng(0), np.random.default_rng(1).random((5, 4))
+    often, once = Forest(2, seed=0), Forest(2, seed=0)
+    for number in range(67):
+        row, target, group = random.random(4), list(random.random(2)), str(number // 2)
+        often.add(row, target, group)
+        once.add(row, target, group)
+        often.predict(probe)
+    for ours, theirs in zip(often.predict(probe), once.predict(probe), strict=True):
+        assert ours.tolist() == theirs.tolist()
+    assert often.errors == once.errors
 
 
 def test_the_same_rows_and_seed_give_the_same_predictions() -> None:

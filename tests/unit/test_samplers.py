@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.engine import samplers
 from search.engine.samplers import AUTO, SamplerStudy, chosen_sampler, make_sampler, violations
 from search.engine.suggester import Suggester
 from search.engine.warm import hints
+from search.record import State
 from search.store import Records, Store, write_atomically
 from search.study import Constraints, SamplerName, StudyConfig
 from spaces.parse import parse_space
@@ -46,7 +50,7 @@ def recipe(ratio: float, lr: float = 0.01) -> Recipe:
 
 def told(space: Space, name: SamplerName, limits: Constraints) -> SamplerStudy:
     """A study that knows forty recipes, evenly spread: accuracy and latency both fall with the ratio, in lines."""
-    study = SamplerStudy(space, make_sampler(name, 0), ("accuracy", "latency"), limits)
+    study = SamplerStudy(space, name, 0, ("accuracy", "latency"), limits)
     for ratio in np.linspace(0.02, 0.98, 40):
         study.add(make_record(recipe(float(ratio)), accuracy=0.6 - 0.5 * ratio, latency=1 - ratio), make_baseline())
     return study
@@ -59,12 +63,11 @@ def test_limits_change_what_is_suggested(space: Space, name: SamplerName) -> Non
     def share_within(limits: Constraints) -> float:
         study = told(space, name, limits)
         drawn = []
-        for _ in range(70):  # NSGA-II starts with a population of its own
-            handle, suggested = study.ask()
+        for turn in range(70):
+            suggested = next(study.draws([], turn))
             drawn.append(suggested.prune.ratio)  # type: ignore[union-attr]
             ratio = drawn[-1]
-            record = make_record(suggested, accuracy=0.6 - 0.5 * ratio, latency=1 - ratio)
-            study.tell(handle, record, make_baseline())
+            study.add(make_record(suggested, accuracy=0.6 - 0.5 * ratio, latency=1 - ratio), make_baseline())
         return float(np.mean([ratio > 0.7 for ratio in drawn[-20:]]))
 
     limited = share_within(Constraints(max_latency_ratio=0.3))
@@ -84,18 +87,16 @@ def test_violations_are_in_the_limits_units() -> None:
     assert violations(record, make_baseline(), Constraints()) == {}
 
 
-def test_constraints_reach_optuna_whoever_asked(space: Space) -> None:
-    study = SamplerStudy(
-        space, make_sampler("random", 0), ("accuracy", "latency"), Constraints(max_latency_ratio=0.3)
-    )  # fmt: skip
-    handle, suggested = study.ask()
-    study.tell(handle, make_record(suggested, latency=0.5), make_baseline())
+def test_constraints_reach_optuna(space: Space) -> None:
+    study = SamplerStudy(space, "random", 0, ("accuracy", "latency"), Constraints(max_latency_ratio=0.3))
+    study.add(make_record(recipe(0.75), latency=0.5), make_baseline())
     study.add(make_record(recipe(0.25), latency=0.2), make_baseline())
-    assert [t.constraints for t in study.study.trials] == [
+    told = study.study([], 0)
+    assert [t.constraints for t in told.trials] == [
         {"latency ratio": pytest.approx(0.2)},
         {"latency ratio": pytest.approx(-0.1)},
     ]
-    assert [t.values[1] for t in study.study.best_trials] == [0.2]  # Optuna knows which one is feasible
+    assert [t.values[1] for t in told.best_trials] == [0.2]  # Optuna knows which one is feasible
 
 
 def earlier_study(folder: Path, *, best_lr: float, baseline: float, image_size: int = 64) -> Path:
@@ -154,12 +155,27 @@ def test_hints_are_no_results(space: Space, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", get_args(SamplerName))
 def test_every_sampler_draws_from_the_space(space: Space, name: SamplerName) -> None:
-    study = SamplerStudy(space, make_sampler(name, 0), ("accuracy", "latency"), Constraints())
+    study = SamplerStudy(space, name, 0, ("accuracy", "latency"), Constraints())
     for number in range(14):  # beyond the random draws that every sampler begins with
-        handle, suggested = study.ask()
+        suggested = next(study.draws([], number))
         assert space.params(suggested) is not None
-        record = make_record(suggested, accuracy=0.5 + 0.01 * number, latency=0.5)
-        study.tell(handle, record, make_baseline())
+        study.add(make_record(suggested, accuracy=0.5 + 0.01 * number, latency=0.5), make_baseline())
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp"])
+def test_a_sampler_learns(space: Space, name: SamplerName) -> None:
+    """Beside one learning rate, every recipe is dominated: draws come near it, closer than by chance."""
+    study, best = SamplerStudy(space, name, 0, ("accuracy", "latency"), Constraints()), 0.001
+
+    def lost(own: Recipe) -> float:
+        return abs(math.log10(own.finetune.lr / best))  # type: ignore[union-attr]
+
+    drawn = []
+    for turn in range(60 if name == "nsga2" else 20):
+        drawn.append(next(study.draws([], turn)))
+        study.add(make_record(drawn[-1], accuracy=0.6 - 0.2 * lost(drawn[-1]), latency=0.5), make_baseline())
+    chance = np.mean(np.abs(np.random.default_rng(0).uniform(-4, -1, 1000) + 3))  # 0.83 decades
+    assert np.mean([lost(own) for own in drawn[-8:]]) < 0.7 * chance
 
 
 def test_auto_says_what_it_chose() -> None:
@@ -169,28 +185,48 @@ def test_auto_says_what_it_chose() -> None:
     assert isinstance(make_sampler("gp", 0), optuna.samplers.GPSampler)
 
 
+def test_a_draw_follows_from_records_flight_and_turn(space: Space) -> None:
+    def draws(in_flight: list[Recipe], turn: int, ratios: tuple[float, ...] = (0.2, 0.4, 0.6)) -> list[Recipe]:
+        study = SamplerStudy(space, "tpe", 0, ("accuracy", "latency"), Constraints())
+        for ratio in ratios * 4:
+            study.add(make_record(recipe(ratio), accuracy=0.6 - ratio / 2, latency=1 - ratio), make_baseline())
+        return list(islice(study.draws(in_flight, turn), 3))
+
+    same = draws([recipe(0.5)], 7)
+    assert same == draws([recipe(0.5)], 7)
+    assert same != draws([recipe(0.5)], 8)
+    assert same != draws([recipe(0.5)] * 30, 7)
+    assert same != draws([recipe(0.5)], 7, (0.7, 0.8, 0.9))
+    assert len({own.id for own in same}) == 3  # each draw knows the ones before
+
+
 def test_a_long_study_remembers_the_best_the_latest_and_what_is_in_flight(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samplers, "FULL", 40)
     monkeypatch.setattr(samplers, "REMEMBERED", 10)
-    study = SamplerStudy(space, make_sampler("tpe", 0), ("accuracy", "latency"), Constraints())
-    flying, own = study.ask()
-    asked_for = study.ask_for(recipe(0.123))
-    assert asked_for is not None
-    best = make_record(recipe(0.5), accuracy=0.9, latency=0.1)
-    study.add(best, make_baseline())
+    study = SamplerStudy(space, "tpe", 0, ("accuracy", "latency"), Constraints())
+    study.add(make_record(recipe(0.5), accuracy=0.9, latency=0.1), make_baseline())
     for number in range(60):
         study.add(make_record(recipe(0.3 + number / 200), accuracy=0.3, latency=0.5), make_baseline())
-    study.put_back(study.ask()[0])
-    trials = study.study.trials
-    assert len([trial for trial in trials if trial.state == TrialState.COMPLETE]) <= 10
-    assert [0.9, 0.1] in [trial.values for trial in trials if trial.values]
-    assert sum(trial.state == TrialState.RUNNING for trial in trials) == 2
-    study.tell(flying, make_record(own, accuracy=0.4), make_baseline())
-    study.add(make_record(own, accuracy=0.4), make_baseline())
-    study.put_back(asked_for)
-    assert all(trial.state != TrialState.RUNNING for trial in study.study.trials)
-    assert study.study.trials[-1].values == [0.4, 0.5]
-    study.add(best, make_baseline())
-    assert sum(trial.values == [0.9, 0.1] for trial in study.study.trials) == 1  # known, though the study is new
+    trials = study.study([recipe(0.123)], 0).trials
+    assert len(trials) <= 42
+    assert [trial.params["prune.channels.ratio"] for trial in trials[-2:]] == [0.595, 0.123]
+    assert trials[-1].state == TrialState.RUNNING
+    assert sum(trial.values == [0.9, 0.1] for trial in trials) == 1
+
+
+States = st.lists(st.sampled_from(["complete", "stopped", "screened", "failed"]), min_size=1, max_size=30)
+
+
+@settings(max_examples=40)
+@given(states=States)
+def test_only_what_is_complete_is_ever_told_as_complete(states: list[State]) -> None:
+    space = parse_space(SPACE, name="test", image_size=64)
+    study = SamplerStudy(space, "random", 0, ("accuracy", "latency"), Constraints())
+    for number, state in enumerate(states):
+        study.add(make_record(recipe(0.1 + number / 40), state=state, accuracy=0.9), make_baseline())
+    told = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    trials = study.study([], 0).trials
+    assert [trial.state for trial in trials] == [told.get(state, TrialState.PRUNED) for state in states]
+    assert [trial.values is not None for trial in trials] == [state == "complete" for state in states]

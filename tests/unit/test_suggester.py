@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
+from search.driver import in_flight
 from search.engine.budget import stalled, used_up
 from search.engine.suggester import TRUNKS, Suggester
 from search.record import Record
 from search.store import Records
-from search.study import Budget, Stall, StudyConfig
+from search.study import Budget, SamplerName, Stall, StudyConfig
 from search.trial import Task
 from spaces.parse import parse_space
 from spaces.recipe import ChannelPrune, Recipe
 from spaces.space import Space
+from spaces.starts import starting_recipes
 from tests.fakes import make_baseline, make_record
 
 SPACE: dict[str, Any] = {
@@ -85,18 +88,31 @@ def test_the_same_seed_and_results_give_the_same_suggestions(space: Space) -> No
     assert tried() == tried()
 
 
-def test_a_suggester_from_the_same_records_knows_the_same(space: Space) -> None:
-    store = Records([make_baseline()])
-    live = Suggester(config(), space, store, first=[])
-    run(live, store, 12)
-    again = Suggester(config(), space, Records(store.records.values(), store.started), first=[])
-    assert again.knowledge.growth == live.knowledge.growth
-    assert again.knowledge.epochs == live.knowledge.epochs
-    assert again.knowledge.trunks == live.knowledge.trunks
-    assert [e.record.id for e in again.knowledge.archive.front] == [e.record.id for e in live.knowledge.archive.front]
-    probe = [space.nearest({"prune.channels.ratio": 0.3, "image_size": 32})]
-    for own, other in zip(again.proposer.expect(probe), live.proposer.expect(probe), strict=True):
-        assert own.costs == pytest.approx(other.costs, rel=0.2)
+@pytest.mark.parametrize(("sampler", "ended"), [("tpe", 3), ("tpe", 9), ("tpe", 26), ("nsga2", 26), ("gp", 9)])
+def test_a_resumed_study_suggests_what_the_uninterrupted_one_would_have(
+    space: Space, sampler: SamplerName, ended: int
+) -> None:
+    """Three workers; trials end in no order that is theirs, and the driver is killed after so many of them."""
+    settings, store, random = config(sampler=sampler), Records([make_baseline()]), Random(ended)
+    live = Suggester(settings, space, store, first=starting_recipes(space, image_size=64))
+    flying = {str(number): live.suggest(str(number)) for number in range(3)}
+    for number in range(ended):
+        name = random.choice(list(flying))
+        task = flying.pop(name)
+        assert task is not None
+        finish(live, store, name, task, random.choice(["complete", "complete", "stopped"]))
+        flying[f"next {number}"] = live.suggest(f"next {number}")
+    again = Records(store.records.values(), store.started)
+    resumed = Suggester(settings, space, again, first=in_flight(again, space))
+    handed = [resumed.suggest(str(number)) for number in range(3)]
+    assert [task and task.leaves for task in handed] == [task and task.leaves for task in flying.values()]
+    for name in ("a", "b", "c"):
+        ours, theirs = live.suggest(name), resumed.suggest(name)
+        assert ours == theirs
+        assert ours is not None
+        assert theirs is not None
+        finish(live, store, name, ours)
+        finish(resumed, again, name, theirs)
 
 
 def test_stopped_trials_are_pruned_and_never_complete(space: Space) -> None:
@@ -105,9 +121,9 @@ def test_stopped_trials_are_pruned_and_never_complete(space: Space) -> None:
     run(suggester, store, 12)
     stopped = {record.id for record in store.searched if record.state == "stopped"}
     assert stopped
-    states = {trial.state for trial in suggester.sampler.study.trials if trial.user_attrs.get("record") in stopped}
+    states = {trial.state for trial in suggester.study().trials if trial.user_attrs.get("record") in stopped}
     assert states == {TrialState.PRUNED}
-    complete = [trial for trial in suggester.sampler.study.trials if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in suggester.study().trials if trial.state == TrialState.COMPLETE]
     assert len(complete) == sum(record.state == "complete" for record in store.searched)
     assert not stopped & {entry.record.id for entry in suggester.knowledge.archive.front}
 
@@ -119,8 +135,20 @@ def test_trials_in_flight_are_told_apart(space: Space) -> None:
     tasks = [suggester.suggest(f"flying {number}") for number in range(12)]
     trunks = [task.leaves[0].trunk_id for task in tasks if task]
     assert len(set(trunks)) == 12
-    sizes = {(task.leaves[0].image_size, task.leaves[0].prune) for task in tasks if task}
-    assert len(sizes) >= 6  # they do not all try the same
+
+
+def test_workers_do_not_all_try_the_same(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shapes(seed: int) -> int:
+        """How many models a dozen suggestions would make, without any result in between."""
+        store = Records([make_baseline()])
+        suggester = Suggester(config(seed=seed), space, store, first=[])
+        run(suggester, store, 8)
+        tasks = [suggester.suggest(f"flying {number}") for number in range(12)]
+        return len({(task.leaves[0].image_size, task.leaves[0].prune) for task in tasks if task})
+
+    accounted = sum(shapes(seed) for seed in range(4))
+    monkeypatch.setattr(Suggester, "_in_flight", lambda self: [])
+    assert accounted > sum(shapes(seed) for seed in range(4))
 
 
 def test_without_leaves_only_the_drawn_one_is_measured(space: Space) -> None:
