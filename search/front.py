@@ -97,6 +97,40 @@ def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
     return _area(front, corner) if points.shape[1] == 2 else _volume(front, corner)
 
 
+def contributions(losses: ArrayLike, reference: ArrayLike) -> Floats:
+    """Return the volume, bounded by the reference, that each point dominates and no other does; shape (n,).
+
+    The coordinates of the points cut the space into cells, each dominated by the points at or below its lower corner
+    in every objective: running sums over the grid count them, and name the one where there is only one. The grid has
+    about n**m cells, so this is for fronts, not for thousands of points.
+
+    Args:
+        losses: shape (n, m), minimised. Copies of a point share their volume, so none of them adds any.
+        reference: shape (m,), finite: the worst loss that still counts.
+
+    Raises:
+        ValueError: a NaN or minus infinity among the losses.
+    """
+    points, corner = _checked(losses), np.asarray(reference, dtype=np.float64)
+    if np.isneginf(points).any():
+        raise ValueError("a loss of minus infinity has no finite volume; drop that point first")
+    inside = np.flatnonzero((points < corner).all(axis=1))
+    axes = [np.unique(points[inside, axis]) for axis in range(points.shape[1])]
+    place = tuple(np.searchsorted(cuts, points[inside, axis]) for axis, cuts in enumerate(axes))
+    count, owner = np.zeros([len(cuts) for cuts in axes], dtype=np.int64), np.zeros([len(cuts) for cuts in axes])
+    np.add.at(count, place, 1)
+    np.add.at(owner, place, np.arange(len(inside)))
+    volume = np.ones([1] * len(axes))
+    for axis, cuts in enumerate(axes):
+        count, owner = count.cumsum(axis=axis), owner.cumsum(axis=axis)
+        widths = np.diff(np.append(cuts, corner[axis]))
+        volume = volume * widths.reshape([-1 if own == axis else 1 for own in range(len(axes))])
+    alone = count == 1
+    own = np.zeros(len(points))
+    own[inside] = np.bincount(owner[alone].astype(np.int64), weights=volume[alone], minlength=len(inside))
+    return own
+
+
 def pick(
     name: str,
     *,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from spaces.recipe import Recipe
 from spaces.space import Space
 
 Asked = Mapping[str, tuple[Value, Domain]]  # what a space asks a sampler, and the answers
-FULL, REMEMBERED = 240, 160  # finished trials; telling Optuna of one takes a fifth of a millisecond
+FULL, REMEMBERED = 240, 160  # finished trials: a sampler thinks longer the more it knows
 RUNNING = 40  # trials in flight that Optuna is told of; the proposer accounts for all of them
 POPULATION = 20  # of NSGA-II, whose default of 50 is no better than random draws at a few hundred trials
 GENERATION = "NSGAIISampler:generation"  # where NSGA-II keeps it
@@ -89,28 +89,17 @@ def violations(record: Record, baseline: Record | None, limits: Constraints) -> 
     }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Told:
-    """A trial, as Optuna is told it."""
+class _Told(FrozenTrial):
+    """A trial, as Optuna is told it. Nobody changes it, so copies share its content: Optuna copies what it is told."""
 
-    params: dict[str, Value]
-    distributions: dict[str, BaseDistribution]
-    state: TrialState
-    values: list[float] | None = None
-    constraints: Mapping[str, float] = field(default_factory=dict)
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Told:
+        return copy.copy(self)
 
-    def trial(self, generation: int) -> FrozenTrial:
-        """The trial to add to a study; ``generation`` is what NSGA-II takes it for."""
-        return create_trial(
-            state=self.state,
-            values=self.values,
-            params=self.params,
-            distributions=self.distributions,
-            user_attrs=dict(self.attributes),
-            system_attrs={GENERATION: generation},
-            constraints=dict(self.constraints),
-        )
+    def of_generation(self, generation: int) -> _Told:
+        """The same trial as one of a generation of NSGA-II."""
+        own = copy.copy(self)
+        own.system_attrs = {**self.system_attrs, GENERATION: generation}
+        return own
 
 
 class SamplerStudy:
@@ -140,6 +129,7 @@ class SamplerStudy:
         self._name: SamplerName = name
         self._objectives, self._constraints = objectives, constraints
         self._told: list[_Told] = []
+        self._flying: dict[str, _Told] = {}  # by recipe, as of the last turn
 
     def add(self, record: Record, baseline: Record | None) -> None:
         """Tells how a record ended, if it fits the space. Only finished ones have values: others would be believed."""
@@ -174,13 +164,21 @@ class SamplerStudy:
         """Optuna's view: all that ended, and the latest recipes of the space that are in flight as running."""
         sampler = make_sampler(self._name, seed_of(self._seed, turn))
         study = optuna.create_study(sampler=sampler, directions=directions_of(self._objectives))
-        asked = [self._space.params(recipe) for recipe in in_flight[-RUNNING:]]
-        running = [_told(own, TrialState.RUNNING) for own in asked if own is not None]
         finished = 0
-        for told in [*self._told, *running]:
-            study.add_trial(told.trial(finished // POPULATION))
+        for told in [*self._told, *self._running(in_flight[-RUNNING:])]:
+            study.add_trial(told.of_generation(finished // POPULATION))
             finished += told.state == TrialState.COMPLETE
         return study
+
+    def _running(self, recipes: Sequence[Recipe]) -> list[_Told]:
+        """Those of the recipes that are in the space, as trials that run."""
+        known, self._flying = self._flying, {}
+        for recipe in recipes:
+            if recipe.id in known:
+                self._flying[recipe.id] = known[recipe.id]
+            elif (asked := self._space.params(recipe)) is not None:
+                self._flying[recipe.id] = _told(asked, TrialState.RUNNING)
+        return list(self._flying.values())
 
     def _tell(self, told: _Told) -> None:
         self._told.append(told)
@@ -213,11 +211,25 @@ def _told(
     constraints: Mapping[str, float] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> _Told:
-    return _Told(
-        params={name: value for name, (value, _) in asked.items()},
-        distributions={name: to_distribution(domain) for name, (_, domain) in asked.items()},
+    trial = create_trial(
         state=state,
         values=values,
-        constraints=constraints or {},
-        attributes=attributes or {},
+        params={name: value for name, (value, _) in asked.items()},
+        distributions={name: to_distribution(domain) for name, (_, domain) in asked.items()},
+        user_attrs=dict(attributes or {}),
+        constraints=dict(constraints or {}),
+    )
+    return _Told(
+        number=trial.number,
+        trial_id=trial.number,
+        state=trial.state,
+        value=None,
+        values=trial.values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+        intermediate_values={},
     )

@@ -72,7 +72,8 @@ class Surrogate:
     def rows(self, recipes: Sequence[Recipe], *, leaf: bool = True) -> Floats:
         """Features of recipes; without ``leaf``, those of their trunks."""
         columns = [(name, value) for name, value in self._columns if leaf or name.split(".")[0] not in LEAF_FIELDS]
-        return np.array([[_feature(to_params(recipe), name, value) for name, value in columns] for recipe in recipes])
+        flat = (to_params(recipe) for recipe in recipes)
+        return np.array([[_feature(params, name, value) for name, value in columns] for params in flat])
 
     def errors(self) -> FitErrors:
         """The errors on left-out trunks."""

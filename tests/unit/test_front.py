@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 
-from search.front import PICKS, hypervolume, non_dominated, non_domination_rank, pick
+from search.front import PICKS, contributions, hypervolume, non_dominated, non_domination_rank, pick
 
 Floats = NDArray[np.float64]
 
@@ -113,6 +113,20 @@ def test_hypervolume_counts_only_the_front_and_grows_with_every_point(losses: Fl
     whole = hypervolume(losses, reference)
     assert hypervolume(losses[non_dominated(losses)], reference) == pytest.approx(whole, abs=1e-9)
     assert hypervolume(losses[:-1], reference) <= whole + 1e-9
+
+
+@given(loss_arrays(sizes=(1, 10), objectives=3))
+def test_contributions_are_what_is_missing_without_each_point(losses: Floats) -> None:
+    corner = np.full(losses.shape[1], 4.0)
+    whole = hypervolume(losses, corner)
+    missing = [whole - hypervolume(np.delete(losses, index, axis=0), corner) for index in range(len(losses))]
+    assert contributions(losses, corner) == pytest.approx(missing, abs=1e-9)
+
+
+def test_contributions_say_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="minus infinity"):
+        contributions([[-np.inf, 0.0]], [1.0, 1.0])
+    assert contributions([[2.0, 0.0], [0.5, 0.5]], [1.0, 1.0]).tolist() == [0.0, 0.25]
 
 
 def test_hypervolume_by_hand() -> None:

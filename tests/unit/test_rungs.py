@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume  # an implementation of others
 
 from search.engine.length import total_epochs, trained_epochs
-from search.engine.rungs import Losses, Rungs, RungSettings, contribution, known_losses, place_of, point
+from search.engine.rungs import Losses, Rungs, RungSettings, known_losses, place_of, point
+from search.front import contributions
 from search.record import Objective, Record
 from spaces.recipe import ChannelPrune, Finetune, GradualPrune, Recipe
 from tests.fakes import make_record
@@ -48,9 +49,7 @@ def test_ties_on_a_front_go_to_the_larger_contribution() -> None:
     third = RungSettings(base=3, keep=1 / 3, grace=3)
     # Areas that only they dominate, up to accuracy 0 and latency 1: b 0.4 * (0.7 - 0.3) = 0.16, less what a takes.
     front = [(-0.1, 0.2), (-0.5, 0.3), (-0.55, 0.9)]
-    assert contribution(0, front, CORNER) == pytest.approx(0.1 * 0.1)
-    assert contribution(1, front, CORNER) == pytest.approx(0.4 * 0.6)
-    assert contribution(2, front, CORNER) == pytest.approx(0.05 * 0.1)
+    assert contributions(front, CORNER) == pytest.approx([0.1 * 0.1, 0.4 * 0.6, 0.05 * 0.1])
     for last, expected in ((0, "stop"), (1, "go on"), (2, "stop")):
         rungs = Rungs(third, BOTH)
         order = [index for index in range(3) if index != last] + [last]
@@ -65,6 +64,15 @@ def test_only_the_same_epoch_of_the_same_length_is_compared() -> None:
         rungs.decide(name, 3, 30, (-0.9, 0.1))
     assert rungs.decide("d", 9, 30, (-0.2, 0.5)) == "go on"
     assert rungs.decide("d", 3, 30, (-0.2, 0.5)) == "stop"
+
+
+def test_the_latest_trials_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.engine.rungs.COMPARED", 3)
+    own = Rungs(HALF, BOTH)
+    for number in range(5):
+        own.note(str(number), 3, 30, (-0.1 * number, 0.5))
+    assert list(own.seen(3, 30)) == ["2", "3", "4"]
+    assert own.decide("better than the first two", 3, 30, (-0.15, 0.5)) == "stop"
 
 
 def test_an_epoch_that_is_no_rung_is_not_kept() -> None:
