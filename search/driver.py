@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from search.errors import UserError
 from search.finish import finish
 from search.record import Record
 from search.store import Records, Store, locked, write_atomically
-from search.study import StudyConfig
+from search.study import Resources, StudyConfig
 from spaces.recipe import Recipe
 from spaces.space import Space
 from spaces.starts import starting_recipes
@@ -83,7 +84,7 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     store, space = Store(folder), config.load_space()
     started = time.monotonic()
     progress.stage("preparing the data and the baseline")
-    place = prepare(config, folder, store, threads=config.resources.cpus_per_trial)
+    place = prepare(config, folder, store, threads=max(1, int(config.resources.cpus_per_trial)))
     first = in_flight(store, space, leaves=config.engine.leaves)
     if config.engine.starts and not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
@@ -98,7 +99,7 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
 
         searcher = StrictOptunaSearch(config, space, store, first=first, trials=trials, deadline=deadline)
         _search(config, folder, store, searcher, place, progress)
-        write_atomically(folder / "engine.json", json.dumps(searcher.suggester.summary(), indent=2) + "\n")
+        write_atomically(folder / "engine.json", json.dumps(searcher.summary(), indent=2) + "\n")
     progress.stage("measuring the front and writing the report")
     finish(config, folder, store, place)
     return store
@@ -109,7 +110,7 @@ def in_flight(store: Records, space: Space, *, leaves: bool = True) -> list[Reci
 
     ``leaves`` says whether the study measures every leaf of a trunk, or the one that was handed out.
     """
-    started = {recipe.trunk_id: recipe for recipe in store.started}.values()
+    started = {entry.recipe.trunk_id: entry.recipe for entry in store.started}.values()
     asked = ((recipe, space.leaves(recipe) if leaves else [recipe]) for recipe in started)
     return [recipe for recipe, own in asked if any(leaf.id not in store.records for leaf in own)]
 
@@ -126,7 +127,7 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
     _start_ray()
     bench = start_bench()
     resources = config.resources
-    concurrent = resources.concurrent or _fitting(resources.cpus_per_trial, resources.gpus_per_trial)
+    concurrent = resources.concurrent or fitting(ray.cluster_resources(), resources)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(trainable, place=place),
@@ -187,15 +188,17 @@ def _start_ray() -> None:
     )
 
 
-def _fitting(cpus: int, gpus: float) -> int:
-    """How many trials the cluster's resources hold at once."""
-    import ray
+def fitting(total: Mapping[str, float], resources: Resources) -> int:
+    """How many trials a cluster with ``total`` resources holds at once.
 
-    total = ray.cluster_resources()
-    fits = [total.get("CPU", 1) // cpus] + ([total.get("GPU", 0) // gpus] if gpus else [])
-    if min(fits) < 1:
+    Raises:
+        UserError: not even one.
+    """
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    fits = [total.get("CPU", 0) / cpus] + ([total.get("GPU", 0) / gpus] if gpus else [])
+    if min(fits) + 1e-9 < 1:
         raise UserError(
-            f"resources: a trial asks for {cpus} CPUs and {gpus:g} GPUs, but there are "
+            f"resources: a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but there are "
             f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; lower resources.cpus_per_trial or gpus_per_trial"
         )
-    return int(min(fits))
+    return int(min(fits) + 1e-9)  # 2 / 0.1 is a little less than 20

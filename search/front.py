@@ -115,11 +115,11 @@ def contributions(losses: ArrayLike, reference: ArrayLike) -> Floats:
     if np.isneginf(points).any():
         raise ValueError("a loss of minus infinity has no finite volume; drop that point first")
     inside = np.flatnonzero((points < corner).all(axis=1))
-    axes = [np.unique(points[inside, axis]) for axis in range(points.shape[1])]
-    place = tuple(np.searchsorted(cuts, points[inside, axis]) for axis, cuts in enumerate(axes))
+    axes: list[Floats] = [np.unique(points[inside, axis]) for axis in range(points.shape[1])]
+    cells: list[Ints] = [cuts.searchsorted(points[inside, axis]) for axis, cuts in enumerate(axes)]
     count, owner = np.zeros([len(cuts) for cuts in axes], dtype=np.int64), np.zeros([len(cuts) for cuts in axes])
-    np.add.at(count, place, 1)
-    np.add.at(owner, place, np.arange(len(inside)))
+    np.add.at(count, tuple(cells), 1)
+    np.add.at(owner, tuple(cells), np.arange(len(inside)))
     volume = np.ones([1] * len(axes))
     for axis, cuts in enumerate(axes):
         count, owner = count.cumsum(axis=axis), owner.cumsum(axis=axis)

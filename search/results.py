@@ -30,7 +30,7 @@ def open_study(folder: Path) -> tuple[StudyConfig, Store]:
 
 def front_records(config: StudyConfig, store: Store) -> list[Record]:
     """The finished records that keep the constraints and that no other of them dominates, fastest first."""
-    kept = [record for record in store.searched if _feasible(record, store.baseline, config)]
+    kept = [record for record in store.searched if feasible(record, store.baseline, config)]
     points = [losses(record.values(config.objectives) or (), config.objectives) for record in kept]
     mask = non_dominated(points) if points else []
     front = [record for record, chosen in zip(kept, mask, strict=True) if chosen]
@@ -113,7 +113,8 @@ def _known_tests(folder: Path) -> dict[str, Any]:
     return {m["record_id"]: m["test"] for m in [content["baseline"], *content["front"]] if m.get("test")}
 
 
-def _feasible(record: Record, baseline: Record | None, config: StudyConfig) -> bool:
+def feasible(record: Record, baseline: Record | None, config: StudyConfig) -> bool:
+    """Whether a record is finished and keeps the study's constraints."""
     if record.values(config.objectives) is None or baseline is None or baseline.measurement is None:
         return False
     measured, limits = record.measurement, config.constraints

@@ -6,6 +6,7 @@ trial that reported once, and leaves one whose value is not a number running for
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,6 +54,7 @@ class StrictOptunaSearch(Searcher):
         self.suggester = Suggester(config, space, store, first=first)
         self._budget = config.budget
         self._left, self._deadline = trials, deadline
+        self._thinking: list[float] = []  # seconds of each suggestion
 
     @property
     def study(self) -> optuna.Study:
@@ -61,13 +63,19 @@ class StrictOptunaSearch(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next task, as Ray Tune's config, or FINISHED when the budget or the space is used up."""
-        over = self._left == 0 or time.monotonic() > self._deadline or used_up(self._budget, self.suggester.knowledge)
+        start = time.monotonic()
+        over = self._left == 0 or start > self._deadline or used_up(self._budget, self.suggester.knowledge)
         task = None if over else self.suggester.suggest(trial_id)
+        self._thinking.append(time.monotonic() - start)
         if task is None:
             return Searcher.FINISHED
         if self._left is not None:
             self._left -= 1
         return {"task": task.model_dump_json()}
+
+    def summary(self) -> dict[str, Any]:
+        """What the search looked at, what it believes, and how long it thought, as JSON: for reports."""
+        return {**self.suggester.summary(), "suggestion_seconds": statistics.median(self._thinking or [0.0])}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Has the suggester learn how the trial ended, from the records that the driver stored before this call."""

@@ -32,9 +32,9 @@ class Started(BaseModel):
 class Records:
     """The records of one study, in memory. ``baseline`` is kept apart from what the search made."""
 
-    def __init__(self, records: Iterable[Record] = (), started: Iterable[Recipe] = ()) -> None:
+    def __init__(self, records: Iterable[Record] = (), started: Iterable[Started] = ()) -> None:
         self.records: dict[str, Record] = {record.id: record for record in records}
-        self.started: list[Recipe] = list(started)
+        self.started: list[Started] = list(started)
 
     @property
     def baseline(self) -> Record | None:
@@ -52,7 +52,7 @@ class Records:
 
     def start(self, recipe: Recipe) -> None:
         """Notes that a trial of ``recipe`` was handed out."""
-        self.started.append(recipe)
+        self.started.append(Started(recipe=recipe))
 
     def trials(self) -> int:
         """How many trials ended: the number of distinct trunks among the searched records."""
@@ -71,7 +71,7 @@ class Store(Records):
         self._started_path = folder / "started.jsonl"
         super().__init__(
             (Record.model_validate_json(line) for line in _lines(self._records_path)),
-            (Started.model_validate_json(line).recipe for line in _lines(self._started_path)),
+            (Started.model_validate_json(line) for line in _lines(self._started_path)),
         )
 
     def append(self, records: Iterable[Record]) -> None:
@@ -83,8 +83,8 @@ class Store(Records):
 
     def start(self, recipe: Recipe) -> None:
         """Notes that a trial of ``recipe`` was handed out."""
-        _append(self._started_path, [_line(Started(recipe=recipe, at=time.time()))])
-        super().start(recipe)
+        self.started.append(Started(recipe=recipe, at=time.time()))
+        _append(self._started_path, [_line(self.started[-1])])
 
 
 @contextmanager
@@ -118,8 +118,10 @@ def _line(content: BaseModel) -> str:
 def _append(path: Path, lines: list[str]) -> None:
     if not lines:
         return
-    with path.open("ab") as file:
-        file.truncate(path.read_bytes().rfind(b"\n") + 1)  # cuts off a torn last line
+    with path.open("a+b") as file:
+        file.seek(-1 if file.tell() else 0, os.SEEK_END)
+        if file.read() not in {b"", b"\n"}:
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)  # cuts off a torn last line
         file.write("".join(line + "\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())

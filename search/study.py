@@ -95,19 +95,28 @@ class Engine(_Section):
 class Resources(_Section):
     """What one trial takes, and how many run at once (as many as fit, if not given).
 
+    CPUs and GPUs may be parts of one (0.5: two trials share it) or whole numbers. A trial computes on as many threads
+    as it has whole CPUs, but at least one.
     A trial whose worker dies is tried up to ``retries`` times again, from its last epoch; one that breaks by itself
     is not. ``stage_cache`` is a folder of results of stages (trainings, scans), which several studies may share, on
     several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes the
     results go that were not used for longest.
     """
 
-    cpus_per_trial: int = Field(default=1, ge=1)
+    cpus_per_trial: float = Field(default=1, gt=0)
     gpus_per_trial: float = Field(default=0, ge=0)
     concurrent: int | None = Field(default=None, ge=1)
     trial_minutes: float | None = Field(default=None, gt=0)
     retries: int = Field(default=2, ge=0)
     stage_cache: Path | None = None
     stage_cache_gb: float = Field(default=4.0, gt=0)
+
+    @field_validator("cpus_per_trial", "gpus_per_trial")
+    @classmethod
+    def _part_or_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("above one, Ray gives whole CPUs and GPUs only")
+        return value
 
 
 class BaselineTraining(_Section):

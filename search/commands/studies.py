@@ -73,6 +73,22 @@ def front(
         print_front(result, folder)
 
 
+@app.command(epilog="Example: python -m search compare results/mine results/random --plot growth.svg")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Study folders.")],
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="When to look [default: the shortest's end].")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compares studies of the same model and data by the hypervolume that each had reached after the same time."""
+    from search.report import compare as report
+
+    result = report.compare(folders, minutes)
+    if plot is not None:
+        report.plot(result, plot)
+    typer.echo(json.dumps(result, indent=2) if as_json else report.table(result))
+
+
 def _run(config: Any, folder: Path) -> None:
     from search.driver import run_study
     from search.report.progress import ConsoleProgress, print_front

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,9 @@ def doctor(as_json: Json = False) -> None:
 def simulate(
     seeds: Annotated[int, typer.Option(min=1, help="How many worlds to compare the engines on.")] = 20,
     workers: Annotated[int, typer.Option(min=1, help="Virtual workers, all at work at once.")] = 2,
+    engines: Annotated[
+        Literal["parts", "samplers"], typer.Option(help="The engine without each part, or with each sampler (slow).")
+    ] = "parts",
     records: Annotated[list[Path] | None, typer.Option(help="Study folders to make the benchmark from.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
     as_json: Json = False,
@@ -43,4 +46,18 @@ def simulate(
     """Compares search engines in simulated time, on a benchmark made from recorded studies."""
     from search.simulate.command import run
 
-    run(seeds=seeds, workers=workers, records=records or [], picture=plot, as_json=as_json)
+    run(seeds=seeds, workers=workers, engines=engines, records=records or [], picture=plot, as_json=as_json)
+
+
+@app.command(epilog="Example: python -m search scale --finished 10000 --workers 1000 --json")
+def scale(
+    finished: Annotated[int, typer.Option(min=10, help="Trials that have ended.")] = 10_000,
+    workers: Annotated[int, typer.Option(min=1, help="Trials in flight.")] = 1_000,
+    calls: Annotated[int, typer.Option(min=1, help="Trials that end while it is timed.")] = 500,
+    records: Annotated[list[Path] | None, typer.Option(help="Study folders to make the benchmark from.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Times suggestions and decisions at rungs in a large simulated study, and the driver's memory."""
+    from search.simulate.command import run_scale
+
+    run_scale(finished=finished, workers=workers, calls=calls, records=records or [], as_json=as_json)

@@ -51,7 +51,7 @@ class Suggester:
         self._config, self._space, self._store = config, space, store
         self._first = list(first)
         self._handed: dict[str, Recipe] = {}  # what is in flight, by trial
-        self._turns = {recipe.trunk_id for recipe in store.started}  # the trunks that were ever handed out
+        self._turns = {entry.recipe.trunk_id for entry in store.started}  # the trunks that were ever handed out
         self._random = Random()
         self._predicted: dict[str, Candidate] = {}  # of what is in flight, by trial, by this version of the predictor:
         self._version = (0, 0)

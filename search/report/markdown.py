@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from search.report.tables import front_rows, header
 from search.store import Store, write_atomically
 from search.study import StudyConfig
 from search.tasks.accuracy import value_of
+from search.timeline import overheads
 from spaces.describe import describe
 
 
@@ -62,6 +64,12 @@ def _search_section(store: Store, folder: Path) -> str:
         f"- {seen} candidates were looked at in the last run without trying them; dropped: {dropped}.",
         f"- {len(saved)} trainings were stopped at a rung, which saved {sum(saved.values())} epochs.",
     ]
+    if over := overheads(store):
+        lines.append(
+            f"- Beside shaping, training, evaluation and measurement, a trial took {statistics.median(over):.2f} s "
+            f"(median; at most {max(over):.2f} s, with the start of a worker), and "
+            f"{engine.get('suggestion_seconds', 0.0):.2f} s to be suggested."
+        )
     if errors:
         told = ", ".join(f"{name} {value:.3g}" for name, value in errors.items())
         lines.append(f"- Errors of predictions on trunks left out (accuracy as a fraction, else logarithms): {told}.")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from search.simulate.compare import SeedResult, compare, summary
+from search.simulate.compare import SeedResult, SetName, compare, summary
 from search.simulate.plot import plot
 from search.simulate.recorded import read
+from search.simulate.scale import Times, measure
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
 RECORDS = (RESULTS / "bccd-first", RESULTS / "bccd-curves")  # what the benchmark is made from by default
 
 
-def run(*, seeds: int, workers: int, records: Sequence[Path], picture: Path | None, as_json: bool) -> None:
+def run(
+    *, seeds: int, workers: int, engines: SetName, records: Sequence[Path], picture: Path | None, as_json: bool
+) -> None:
     """Compares the engines and shows the result.
 
     Raises:
@@ -28,11 +32,31 @@ def run(*, seeds: int, workers: int, records: Sequence[Path], picture: Path | No
     def on_seed(result: SeedResult) -> None:
         typer.echo(f"seed {result.seed}: {_line(result)}", err=True)
 
-    results = compare(recorded, seeds=seeds, workers=workers, on_seed=on_seed)
+    results = compare(recorded, seeds=seeds, workers=workers, engines=engines, on_seed=on_seed)
     found = summary(results, recorded, workers=workers)
     if picture is not None:
         plot(results, picture)
     typer.echo(json.dumps(found, indent=2) if as_json else table(found))
+
+
+def run_scale(*, finished: int, workers: int, calls: int, records: Sequence[Path], as_json: bool) -> None:
+    """Times a large study and shows the result.
+
+    Raises:
+        UserError: the records cannot make a benchmark.
+    """
+    found = measure(read(records or RECORDS), finished=finished, workers=workers, calls=calls)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    typer.echo(
+        f"{found.finished} finished trials ({found.records} records), {found.in_flight} in flight; milliseconds:\n"
+        f"{'':12} {'p50':>8} {'p99':>8} {'max':>8}"
+    )
+    for name in ("suggestion", "decision", "end"):
+        times: Times = getattr(found, name)
+        typer.echo(f"{name:12} {times.p50:8.1f} {times.p99:8.1f} {times.max:8.1f}")
+    typer.echo(f"learning all records anew {found.resume_seconds:.1f} s, memory {found.memory_mb:.0f} MB")
 
 
 def table(found: dict[str, Any]) -> str:

@@ -12,13 +12,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from search.simulate.engines import Spec, ablations, random, stock
+from search.engine.samplers import AUTO
+from search.simulate.engines import Spec, ablations, random, samplers, stock
 from search.simulate.recorded import Recorded
 from search.simulate.replay import Replay, Trajectory
 from search.simulate.surrogate import Surrogate
@@ -53,11 +54,11 @@ class SeedResult:
 
 def contenders() -> list[Spec]:
     """The engines that run against the targets: ours, its ablations, and plain search that measures leaves too."""
-    return [
-        *ablations(),
-        random(leaves=True),
-        stock(leaves=True),
-    ]
+    return [*ablations(), random(leaves=True), stock(leaves=True)]
+
+
+SETS = {"parts": contenders, "samplers": samplers}  # what is compared with plain search
+SetName = Literal["parts", "samplers"]
 
 
 def compare(
@@ -66,6 +67,7 @@ def compare(
     seeds: int,
     workers: int,
     first: int = FIRST_SEED,
+    engines: SetName = "parts",
     specs: Sequence[Spec] | None = None,
     processes: int | None = None,
     trials: int = TRIALS,
@@ -78,7 +80,8 @@ def compare(
         seeds: how many.
         workers: virtual workers of each engine.
         first: the first seed.
-        specs: the engines; those of ``contenders`` by default. Others are run in this process.
+        engines: which set of them.
+        specs: others than those of the set; they are run in this process.
         processes: how many processes; 1 runs here.
         trials: how many full-length trials set the targets.
         on_seed: hears of each seed as it ends.
@@ -89,11 +92,11 @@ def compare(
     if specs is not None or count == 1:
         surrogate = Surrogate(recorded)
         for number in numbers:
-            results.append(run_seed(surrogate, number, workers, contenders() if specs is None else specs, trials))
+            results.append(run_seed(surrogate, number, workers, specs or SETS[engines](), trials))
             on_seed(results[-1])
         return results
     with ProcessPoolExecutor(count, initializer=_prepare, initargs=(recorded,)) as pool:
-        for result in pool.map(_run_seed, numbers, [workers] * seeds, [trials] * seeds):
+        for result in pool.map(_run_seed, numbers, [workers] * seeds, [trials] * seeds, [engines] * seeds):
             results.append(result)
             on_seed(result)
     return results
@@ -132,7 +135,7 @@ def summary(results: Sequence[SeedResult], recorded: Recorded, *, workers: int) 
     """The JSON object of a comparison: medians over seeds with bootstrap intervals, and how good the benchmark is."""
     names = list(results[0].outcomes)
     engines = {name: _engine([result.outcomes[name] for result in results]) for name in names}
-    best = engines["ours"] if "ours" in engines else engines[names[-1]]
+    best = next((engines[name] for name in ("ours", f"ours, {AUTO}") if name in engines), engines[names[-1]])
     return {
         "epochs_ratio_vs_random": best["epochs_ratio_vs_random"]["median"],
         "epochs_ratio_vs_random_interval": best["epochs_ratio_vs_random"]["interval"],
@@ -207,5 +210,5 @@ def _prepare(recorded: Recorded) -> None:
     _SURROGATES[:] = [Surrogate(recorded)]
 
 
-def _run_seed(seed: int, workers: int, trials: int) -> SeedResult:
-    return run_seed(_SURROGATES[0], seed, workers, contenders(), trials)
+def _run_seed(seed: int, workers: int, trials: int, engines: SetName) -> SeedResult:
+    return run_seed(_SURROGATES[0], seed, workers, SETS[engines](), trials)

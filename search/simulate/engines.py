@@ -109,26 +109,33 @@ def ours(
     rungs: RungSettings | None = SHIPPED_RUNGS,
     engine: Engine | None = None,
     sampler: SamplerName = "auto",
-    starts: bool = True,
     what: str = "the engine as it is shipped",
 ) -> Spec:
     """The product's engine, or one with a part of it changed."""
+    settings = engine or Engine()
 
     def make(config: StudyConfig, space: Space, store: Records) -> Contender:
-        update = {"sampler": sampler, "engine": engine or Engine()}
-        first = starting_recipes(space, image_size=config.image_size) if starts else []
-        return Suggester(config.model_copy(update=update), space, store, first=first)
+        first = starting_recipes(space, image_size=config.image_size) if settings.starts else []
+        return Suggester(config.model_copy(update={"sampler": sampler, "engine": settings}), space, store, first=first)
 
     return Spec(name=name, make=make, rungs=rungs, what=what)
 
 
 def ablations() -> list[Spec]:
-    """The product's engine, and without each of its four parts."""
-    no_latency = Engine(candidates=1)
+    """The product's engine, and without each of its parts."""
+    blind = Engine(candidates=1, screen=False)
     return [
         ours(),
-        ours("- rungs", rungs=None, what="every trial trained to its end"),
-        ours("- proposal", engine=no_latency, what="the sampler's first draw is tried"),
-        ours("- leaves", engine=Engine(leaves=False), what="one leaf measured for each trained trunk"),
-        ours("- sampler", sampler="random", starts=False, what="uniform draws and no starting recipes"),
+        ours("- rungs", rungs=None, what="every trial is trained to its end"),
+        ours("- proposal", engine=Engine(candidates=1), what="the sampler's first draw is tried"),
+        ours("- latency first", engine=blind, what="and trained, whatever its latency and size"),
+        ours("- leaves", engine=Engine(leaves=False), what="one leaf is measured for each trained trunk"),
+        ours("- sampler", sampler="random", what="no draw of a sampler is among the candidates"),
+        ours("- starts", engine=Engine(starts=False), what="no hand-picked recipes at the start"),
     ]
+
+
+def samplers() -> list[Spec]:
+    """The product's engine with each sampler that ``auto`` may stand for, alone and among the proposer's candidates."""
+    names: tuple[SamplerName, ...] = ("tpe", "nsga2", "gp", "random")
+    return [ours(f"ours, {name}", sampler=name) for name in names]

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 
 from search.digit_scans import make_digit_scans
+from search.store import Store
+from search.timeline import overheads
 from tests.integration.test_study import ROOT, make_study, search, searched
 
 SPACE = """
@@ -56,6 +58,9 @@ def test_trials_that_fall_behind_are_stopped_at_a_rung(tmp_path: Path) -> None:
     result = json.loads(search("front", out, "--json").stdout)
     assert not [member for member in result["front"] if member["recipe"] in [record["recipe"] for record in stopped]]
     assert result["states"]["stopped"] == len(stopped)
+    # One worker did them all: from its second trial on, next to no time is lost between them.
+    assert sorted(overheads(Store(out)))[1] <= 0.5
+    assert "Beside shaping, training, evaluation and measurement" in (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_trial_whose_worker_is_killed_goes_on(tmp_path: Path) -> None:

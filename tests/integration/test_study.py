@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from search.digits import make_digits
+from search.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -77,7 +78,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study folder after a whole run of three trials."""
     folder = tmp_path_factory.mktemp("run")
     out = folder / "out"
-    printed = search("run", make_study(folder), "--out", out).stdout
+    file = make_study(folder, resources={"cpus_per_trial": 0.5})  # four fit on two cores
+    printed = search("run", file, "--out", out).stdout
     assert "trial 3/3" in printed
     assert "left" in printed
     assert f"python -m search front {out}" in printed
@@ -101,6 +103,11 @@ def test_a_study_ends_in_deployable_files(finished: Path) -> None:
         assert recipe == member["recipe"]
     for name in ("report.md", "front.svg", "study.yaml", "host.json"):
         assert (finished / name).stat().st_size > 0
+
+
+def test_trials_share_cores(finished: Path) -> None:
+    store = Store(finished)
+    assert max(entry.at or 0 for entry in store.started) < min(record.at or 0 for record in store.searched)
 
 
 def test_every_trunk_is_measured_under_every_quantization(finished: Path) -> None:

@@ -89,9 +89,10 @@ def test_a_torn_line_of_started_trials_is_cut_too(tmp_path: Path) -> None:
     path = tmp_path / "started.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     again = Store(tmp_path)
-    assert again.started == [FP32[0]]
+    assert [entry.recipe for entry in again.started] == [FP32[0]]
     again.start(FP32[2])
-    assert Store(tmp_path).started == [FP32[0], FP32[2]]
+    assert [entry.recipe for entry in Store(tmp_path).started] == [FP32[0], FP32[2]]
+    assert all(entry.at is not None for entry in again.started)
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search.driver import fitting
+from search.errors import UserError
 from search.results import open_study
-from search.study import StudyConfig, load_study, parse_study
+from search.study import Resources, StudyConfig, load_study, parse_study
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_a_bare_name_of_ultralytics_need_not_be_a_file(good: dict[str, Any], tmp
         ({"target": {"runtime": "tensorrt"}}, "target.runtime: Input should be 'onnxruntime'; got 'tensorrt'"),
         ({"constraints": {"max_accuracy_drop": 1.5}}, "constraints.max_accuracy_drop: Input should be less than or eq"),
         ({"constraints": {"max_latency_ms": -1}}, "constraints.max_latency_ms: Input should be greater than 0; got -1"),
-        ({"resources": {"cpus_per_trial": 0}}, "resources.cpus_per_trial: Input should be greater than or equal to 1"),
+        ({"resources": {"cpus_per_trial": 0}}, "resources.cpus_per_trial: Input should be greater than 0"),
         ({"sampler": "grid"}, "sampler: Input should be 'auto', 'tpe', 'nsga2', 'gp' or 'random'; got 'grid'"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0; got -1"),
         ({"model": "model.onnx"}, "model: Value error, a model is a .pt checkpoint, or a .yaml architecture"),
@@ -266,3 +268,19 @@ def test_a_study_is_opened_from_its_folder(good: dict[str, Any], tmp_path: Path)
     opened, store = open_study(folder)
     assert opened == config
     assert store.records == {}
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "expected"), [(1, 0, 2), (0.5, 0, 4), (0.1, 0, 20), (2, 0, 1), (0.5, 0.25, 4), (1, 0.6, 1)]
+)
+def test_trials_pack_on_parts_of_cpus_and_gpus(cpus: float, gpus: float, expected: int) -> None:
+    assert fitting({"CPU": 2.0, "GPU": 1.0}, Resources(cpus_per_trial=cpus, gpus_per_trial=gpus)) == expected
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(UserError, match=r"asks for 4 CPUs and 0 GPUs, but there are 2 and 0"):
+        fitting({"CPU": 2.0}, Resources(cpus_per_trial=4))
+    with pytest.raises(UserError, match=r"1 CPUs and 0\.5 GPUs, but there are 2 and 0"):
+        fitting({"CPU": 2.0}, Resources(gpus_per_trial=0.5))
+    with pytest.raises(ValueError, match="whole"):
+        Resources(cpus_per_trial=1.5)
