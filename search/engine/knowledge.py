@@ -10,6 +10,11 @@ from search.engine.predict import Predictor
 from search.engine.warm import Hint
 from search.record import BASELINE, Record
 from search.store import Records
+from spaces.recipe import Recipe
+
+# Less than this share of the baseline's accuracy is as useless as none, and is learned as that share. One training that
+# collapsed would otherwise be most of the error on unseen trunks, and make every recipe look worth a gamble.
+USELESS = 0.7
 
 
 class Knowledge:
@@ -31,15 +36,12 @@ class Knowledge:
         self.growth: list[float] = []  # the hypervolume after each trunk
         for hint in hints:
             predictor.learn_costs(hint.recipe, latency=hint.latency, size=hint.size)
-            predictor.learn_accuracy(hint.recipe, hint.accuracy)
+            self._learn_accuracy(hint.recipe, hint.accuracy)
 
     @property
     def reachable(self) -> float:
         """The best accuracy of the baseline and of all finished records; 0 before there is one."""
-        baseline = self._store.baseline
-        measured = baseline.measurement if baseline else None
-        own = measured.accuracy.value if measured and measured.accuracy else 0.0
-        return max([own, *self.archive.accuracy()])
+        return max([self._baseline_accuracy(), *self.archive.accuracy()])
 
     def update(self) -> list[Record]:
         """Takes in what the store holds since the last time, and returns these records but the baseline's."""
@@ -61,11 +63,19 @@ class Knowledge:
                 self.predictor.learn_costs(record.recipe, latency=measured.latency.ratio, size=measured.size_ratio)
             if record.values(self.archive.objectives) is not None:
                 assert measured is not None and measured.accuracy is not None
-                self.predictor.learn_accuracy(record.recipe, measured.accuracy.value)
+                self._learn_accuracy(record.recipe, measured.accuracy.value)
             elif record.state == "stopped" and (estimate := self._estimated_end(record)) is not None:
-                self.predictor.learn_accuracy(record.recipe, estimate)
+                self._learn_accuracy(record.recipe, estimate)
         self._compare_rungs(leaves)
         self.growth.append(self.archive.hypervolume())
+
+    def _learn_accuracy(self, recipe: Recipe, accuracy: float) -> None:
+        self.predictor.learn_accuracy(recipe, max(accuracy, USELESS * self._baseline_accuracy()))
+
+    def _baseline_accuracy(self) -> float:
+        baseline = self._store.baseline
+        measured = baseline.measurement if baseline else None
+        return measured.accuracy.value if measured and measured.accuracy else 0.0
 
     def _compare_rungs(self, leaves: list[Record]) -> None:
         finished = [r for r in leaves if r.state == "complete" and r.measurement and r.measurement.accuracy]

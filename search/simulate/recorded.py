@@ -110,7 +110,8 @@ def _add_trunk(found: Recorded, leaves: list[Record], seconds: list[dict[str, fl
     found.finals.append(Final(recipe=recipe, accuracy=mean, differences=differences))
     if epochs and "train" in leaves[0].seconds:
         found.epoch_seconds.append((recipe, leaves[0].seconds["train"] / epochs))
-    if leaves[0].curve and leaves[0].curve[-1][0] == epochs:
+    # A training that collapsed ends at 0, and says nothing about how accuracy rises.
+    if leaves[0].curve and leaves[0].curve[-1][0] == epochs and leaves[0].curve[-1][1] > 0:
         found.curves.append((recipe, leaves[0].curve))
 
 

@@ -183,3 +183,23 @@ def test_epochs_are_counted_over_records(space: Space) -> None:
 )
 def test_a_stall_is_growth_over_so_many_trials(growth: list[float], expected: bool) -> None:
     assert stalled(growth, Stall(growth=0.01, trials=2)) == expected
+
+
+def test_one_collapse_does_not_make_every_recipe_a_gamble(space: Space) -> None:
+    """Without the bound, an accuracy of 0 among sixteen is most of the error on unseen trunks."""
+
+    def error(collapsed: bool) -> float:
+        store = Records([make_baseline(accuracy=0.6)])
+        for number in range(16):
+            trunk = space.nearest(
+                {"prune.channels.ratio": 0.1 * (number % 8 + 1), "activation": ("silu", "relu")[number // 8]}
+            )
+            accuracy = 0.0 if collapsed and number == 5 else 0.6 - 0.01 * number
+            store.append([make_record(leaf, accuracy=accuracy) for leaf in space.leaves(trunk)])
+        suggester = Suggester(config(), space, store, first=[])
+        suggester.suggest("a")
+        found = suggester.knowledge.predictor.errors().accuracy
+        assert found is not None
+        return found
+
+    assert error(collapsed=True) < error(collapsed=False) + 0.06
