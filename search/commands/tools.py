@@ -54,10 +54,11 @@ def scale(
     finished: Annotated[int, typer.Option(min=10, help="Trials that have ended.")] = 10_000,
     workers: Annotated[int, typer.Option(min=1, help="Trials in flight.")] = 1_000,
     calls: Annotated[int, typer.Option(min=1, help="Trials that end while it is timed.")] = 500,
+    size: Annotated[bool, typer.Option("--size", help="Size is an objective too.")] = False,
     records: Annotated[list[Path] | None, typer.Option(help="Study folders to make the benchmark from.")] = None,
     as_json: Json = False,
 ) -> None:
     """Times suggestions and decisions at rungs in a large simulated study, and the driver's memory."""
     from search.simulate.command import run_scale
 
-    run_scale(finished=finished, workers=workers, calls=calls, records=records or [], as_json=as_json)
+    run_scale(finished=finished, workers=workers, calls=calls, size=size, records=records or [], as_json=as_json)

@@ -39,13 +39,13 @@ def run(
     typer.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 
-def run_scale(*, finished: int, workers: int, calls: int, records: Sequence[Path], as_json: bool) -> None:
+def run_scale(*, finished: int, workers: int, calls: int, size: bool, records: Sequence[Path], as_json: bool) -> None:
     """Times a large study and shows the result.
 
     Raises:
         UserError: the records cannot make a benchmark.
     """
-    found = measure(read(records or RECORDS), finished=finished, workers=workers, calls=calls)
+    found = measure(read(records or RECORDS), finished=finished, workers=workers, calls=calls, size=size)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return

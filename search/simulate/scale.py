@@ -29,8 +29,6 @@ from search.trial import Task
 from spaces.recipe import Recipe
 from spaces.space import Space
 
-SETTINGS = RungSettings()
-
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
@@ -62,7 +60,7 @@ class Scale:
     memory_mb: float
 
 
-def measure(recorded: Recorded, *, finished: int, workers: int, calls: int, seed: int = 0) -> Scale:
+def measure(recorded: Recorded, *, finished: int, workers: int, calls: int, size: bool = False, seed: int = 0) -> Scale:
     """Times the engine in a study of ``finished`` trials with ``workers`` more in flight.
 
     Args:
@@ -70,23 +68,25 @@ def measure(recorded: Recorded, *, finished: int, workers: int, calls: int, seed
         finished: trials that have ended.
         workers: trials in flight.
         calls: trials that end, one after the other, each with its rungs before and a suggestion after.
+        size: whether size is an objective, beside accuracy and latency.
         seed: of the world and of the recipes that have ended.
     """
     from search.scheduler import HalvingScheduler
     from search.searcher import StrictOptunaSearch
 
     world = Surrogate(recorded).world(seed)
-    config = recorded.config.model_copy(update={"seed": seed, "warm_start": ()})
+    objectives = ("accuracy", "latency", "size") if size else ("accuracy", "latency")
+    config = recorded.config.model_copy(update={"seed": seed, "warm_start": (), "objectives": objectives})
     space = config.load_space()
     store = Records([world.baseline()])
-    trunks = _trunks(space, finished, Random(seed))
-    for trunk in trunks:
-        store.append(_records(world, space.leaves(trunk), total_epochs(trunk)))
+    rungs = config.rungs or RungSettings()
+    for trunk in _trunks(space, finished, Random(seed)):
+        store.append(_records(world, rungs, space.leaves(trunk), total_epochs(trunk)))
     start = time.perf_counter()
     searcher = StrictOptunaSearch(config, space, store, first=[], trials=None, deadline=math.inf)  # type: ignore[arg-type]
-    scheduler = HalvingScheduler(Rungs.from_records(SETTINGS, config.objectives, store.searched))
+    scheduler = HalvingScheduler(Rungs.from_records(rungs, config.objectives, store.searched))
     resumed = time.perf_counter() - start
-    study = _Study(searcher=searcher, scheduler=scheduler, world=world, store=store)
+    study = _Study(searcher=searcher, scheduler=scheduler, world=world, rungs=rungs, store=store)
     for number in range(workers):
         study.begin(str(number))
     study.suggestions.clear()  # what is timed is a study with all of its workers at work
@@ -112,6 +112,7 @@ class _Study:
     searcher: Any
     scheduler: Any
     world: World
+    rungs: RungSettings
     store: Records
     flying: dict[str, Task] = field(default_factory=dict)
     suggestions: list[float] = field(default_factory=list)
@@ -130,8 +131,8 @@ class _Study:
         task = self.flying.pop(name)
         total = total_epochs(task.leaves[0])
         state: State = "complete"
-        for epoch in SETTINGS.epochs(total):
-            stopped = _records(self.world, task.leaves, epoch, "stopped")
+        for epoch in self.rungs.epochs(total):
+            stopped = _records(self.world, self.rungs, task.leaves, epoch, "stopped")
             result = {"rung": json.dumps([record.model_dump(mode="json") for record in stopped])}
             start = time.perf_counter()
             decision = self.scheduler.on_trial_result(None, None, result)
@@ -139,7 +140,7 @@ class _Study:
             if decision == "STOP":
                 state, total = "stopped", epoch
                 break
-        records = _records(self.world, task.leaves, total, state)
+        records = _records(self.world, self.rungs, task.leaves, total, state)
         start = time.perf_counter()
         self.store.append(records)
         self.searcher.on_trial_complete(name)
@@ -155,10 +156,12 @@ def _trunks(space: Space, count: int, random: Random) -> list[Recipe]:
     return list(found.values())
 
 
-def _records(world: World, leaves: Sequence[Recipe], epoch: int, state: State = "complete") -> list[Record]:
+def _records(
+    world: World, rungs: RungSettings, leaves: Sequence[Recipe], epoch: int, state: State = "complete"
+) -> list[Record]:
     """What is reported of a trunk that was trained up to an epoch."""
     total, complete = total_epochs(leaves[0]), state == "complete"
-    seen = [*SETTINGS.epochs(total), total]
+    seen = [*rungs.epochs(total), total]
     curve = tuple((own, world.accuracy_at(leaves[0], own)) for own in seen if own <= epoch) if total else ()
     return [
         Record(

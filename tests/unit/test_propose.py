@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from search.engine.archive import Archive
 from search.engine.draw import draw
 from search.engine.features import Encoder
 from search.engine.predict import Predictor
-from search.engine.propose import Limits, Proposer
+from search.engine.propose import Limits, Proposer, thinned
 from search.front import hypervolume, non_dominated
 from search.study import Constraints
 from spaces.parse import parse_space
@@ -112,6 +113,19 @@ def test_what_is_in_flight_counts_as_if_it_had_ended(space: Space) -> None:
     second = proposer.choose(recipes, archive, proposer.expect([recipes[first]]), Limits(), 0.6)
     third = proposer.choose(recipes, archive, proposer.expect([recipes[first], recipes[second or 0]]), Limits(), 0.6)
     assert len({first, second, third}) == 3
+
+
+def test_a_large_front_is_thinned_evenly() -> None:
+    known = np.random.default_rng(0).permutation(np.linspace(0, 1, 500)).reshape(250, 2)
+    small, every = np.arange(60), np.arange(250)
+    assert thinned(small, known).tolist() == small.tolist()
+    kept = thinned(every, known)
+    assert len(set(kept.tolist())) == 60
+    latencies = np.sort(known[:, 0])
+    places = latencies.searchsorted(known[kept, 0])
+    assert places[0] == 0
+    assert places[-1] == 249
+    assert set(np.diff(places)) <= {4, 5}
 
 
 def test_limits_are_given_in_ratios_to_the_baseline() -> None:

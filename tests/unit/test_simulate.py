@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,15 +18,16 @@ from search.engine.rungs import RungSettings
 from search.errors import UserError
 from search.simulate import engines
 from search.simulate.clock import Clock
-from search.simulate.compare import CENSORED, compare, interval, run_seed, summary
+from search.simulate.compare import CENSORED, SETS, compare, interval, run_seed, summary
 from search.simulate.curves import CurveFamily, fit_curves
 from search.simulate.plot import height, plot
 from search.simulate.process import Process
 from search.simulate.recorded import CURVES, Curve, Recorded, read
 from search.simulate.replay import Replay, Step, Trajectory
+from search.simulate.scale import measure
 from search.simulate.surrogate import Surrogate
 from search.store import Store, write_atomically
-from search.study import StudyConfig
+from search.study import SamplerName, StudyConfig
 from spaces.recipe import ChannelPrune, Finetune, Recipe
 from tests.fakes import make_baseline, make_record
 
@@ -232,6 +234,22 @@ def test_the_interval_is_that_of_the_median() -> None:
     assert 25 < low < 45
     assert 55 < high < 75
     assert interval(np.full(5, 0.3)) == [0.3, 0.3]
+
+
+def test_every_part_and_every_sampler_has_an_engine() -> None:
+    parts = {spec.name for spec in SETS["parts"]()}
+    assert {"ours", "- rungs", "- latency first", "- leaves", "- sampler"} <= parts
+    assert {f"ours, {name}" for name in get_args(SamplerName) if name != "auto"} == {s.name for s in SETS["samplers"]()}
+
+
+def test_a_large_study_is_timed(recorded: Recorded) -> None:
+    config = recorded.config.model_copy(update={"rungs": RungSettings(base=2, eta=2)})
+    found = measure(replace(recorded, config=config), finished=20, workers=5, calls=6)
+    assert (found.finished, found.in_flight, found.suggestion.calls, found.end.calls) == (20, 5, 6, 6)
+    assert found.records == 1 + 2 * (20 + 6)  # the baseline, and both leaves of every trunk
+    assert found.decision.calls >= 6
+    assert 0 < found.suggestion.p50 <= found.suggestion.p99 <= found.suggestion.max
+    assert found.memory_mb > 50
 
 
 def test_the_plot_is_written_whole(surrogate: Surrogate, recorded: Recorded, tmp_path: Path) -> None:
