@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 from search.engine.archive import Archive
 from search.engine.length import total_epochs, trained_epochs
@@ -23,12 +24,15 @@ class Knowledge:
     Args:
         store: the records; they are only read.
         archive: the front, empty at first.
+        keeps: whether a finished record keeps the study's limits; one that does not never joins the front.
         predictor: learns from every record, and from hints.
         hints: what earlier studies say.
     """
 
-    def __init__(self, store: Records, archive: Archive, predictor: Predictor, hints: list[Hint]) -> None:
-        self._store, self.archive, self.predictor = store, archive, predictor
+    def __init__(
+        self, store: Records, archive: Archive, predictor: Predictor, hints: list[Hint], keeps: Callable[[Record], bool]
+    ) -> None:
+        self._store, self.archive, self.predictor, self._keeps = store, archive, predictor, keeps
         self._read = 0  # records that were taken in
         self._gains: dict[tuple[int, int], list[float]] = {}  # from a rung to the end, of trunks that finished
         self.trunks: set[str] = set()
@@ -58,7 +62,8 @@ class Knowledge:
             self.trunks.add(trunk)
             self.epochs += trained_epochs(leaves)
         for record in leaves:
-            self.archive.add(record)
+            if self._keeps(record):
+                self.archive.add(record)
             if (measured := record.measurement) is not None:
                 self.predictor.learn_costs(record.recipe, latency=measured.latency.ratio, size=measured.size_ratio)
             if record.values(self.archive.objectives) is not None:

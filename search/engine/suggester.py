@@ -24,6 +24,7 @@ from search.engine.propose import Candidate, Limits, Proposer
 from search.engine.samplers import SamplerStudy, chosen_sampler, seed_of
 from search.engine.warm import hints_of
 from search.record import Measurement, Record
+from search.results import feasible
 from search.screen import Bar, Rival
 from search.store import Records
 from search.study import StudyConfig
@@ -60,11 +61,14 @@ class Suggester:
         hints = hints_of(config.warm_start, baseline=store.baseline, image_size=config.image_size)
         for hint in hints:
             self.sampler.add_hint(hint)
-        self.knowledge = Knowledge(store, Archive(config.objectives), Predictor(encoder, config.seed), hints)
+        archive, predictor = Archive(config.objectives), Predictor(encoder, config.seed)
+        self.knowledge = Knowledge(
+            store, archive, predictor, hints, keeps=lambda record: feasible(record, store.baseline, config)
+        )
         self.proposer = Proposer(
             space,
             encoder,
-            self.knowledge.predictor,
+            predictor,
             config.objectives,
             cost_power=config.engine.cost_power,
             leaves=config.engine.leaves,

@@ -203,3 +203,14 @@ def test_one_collapse_does_not_make_every_recipe_a_gamble(space: Space) -> None:
         return found
 
     assert error(collapsed=True) < error(collapsed=False) + 0.06
+
+
+def test_what_breaks_a_limit_is_nothing_to_beat(space: Space) -> None:
+    """Beside an accuracy limit, a fast record below it leaves the front's place to those that keep it."""
+    store = Records([make_baseline(accuracy=0.6)])
+    trunk = space.nearest({"prune.channels.ratio": 0.8})
+    store.append([make_record(leaf, accuracy=0.5, latency=0.1) for leaf in space.leaves(trunk)])
+    limited = Suggester(config(constraints={"max_accuracy_drop": 0.02}), space, store, first=[])
+    assert limited.knowledge.archive.front == []
+    assert limited.knowledge.growth == [0.0]
+    assert len(Suggester(config(), space, store, first=[]).knowledge.archive.front) == 1
