@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.model_selection import GroupKFold
 
 Floats = NDArray[np.float64]
 FREQUENCIES = 512
+FOLDS = 10
 
 
 class Process:
@@ -47,7 +49,7 @@ class Process:
     def _standard(self, X: Floats) -> Floats:
         return (X - self._centre) / self._scale / np.sqrt(X.shape[1])
 
-    def _fitted(self, X: Floats, y: Floats) -> GaussianProcessRegressor:
+    def _fitted(self, X: Floats, y: Floats, restarts: int = 2) -> GaussianProcessRegressor:
         kernel = (
             ConstantKernel(0.5, (1e-3, 1e2)) * DotProduct(1.0, (1e-2, 1e1))
             + ConstantKernel(0.5, (1e-2, 1e1)) * RBF(1.0, (0.3, 10.0))
@@ -55,18 +57,22 @@ class Process:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0).fit(X, y)
+            return GaussianProcessRegressor(kernel, n_restarts_optimizer=restarts, random_state=0).fit(X, y)
 
     def error(self, groups: Sequence[str]) -> float:
-        """Root mean square error on each group when it was left out of the whole fit, in the target's units."""
-        names, missed = np.array(groups), np.zeros_like(self.y)
-        for group in dict.fromkeys(groups):
-            test = names == group
-            if test.all():
-                return float(self._spread)
-            rest = self._fitted(self.X[~test], self.y[~test])
+        """Root mean square error on groups that were left out of the fit, in the target's units."""
+        return float(np.sqrt((self.missed(groups) ** 2).mean()))
+
+    def missed(self, groups: Sequence[str]) -> Floats:
+        """Predicted less true values, shape (n,), each of a fit without its group and some others."""
+        count = min(FOLDS, len(set(groups)))
+        if count < 2:
+            return -self.y * self._spread  # where nothing else is known, the mean is predicted
+        missed = np.zeros_like(self.y)
+        for learn, test in GroupKFold(count).split(self.X, self.y, groups):
+            rest = self._fitted(self.X[learn], self.y[learn], restarts=0)
             missed[test] = rest.predict(self.X[test]) - self.y[test]
-        return float(np.sqrt((missed**2).mean()) * self._spread)
+        return missed * self._spread
 
     def draw(self, random: np.random.Generator) -> Callable[[Floats], Floats]:
         """A function of features, shape (n, columns) to (n,), without the noise."""

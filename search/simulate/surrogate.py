@@ -25,6 +25,8 @@ from spaces.params import Params, Value, to_params
 from spaces.recipe import LEAF_FIELDS, Recipe
 
 Floats = NDArray[np.float64]
+HEADROOM = 0.02  # how far above the best recorded accuracy the best possible one is taken to be
+COLLAPSED = 0.5  # less than this share of the baseline's accuracy is a training that collapsed: no curve leads there
 LATENCY_NOISE = 0.003  # coefficient of variation of a measured ratio, see docs/adr/003-latency.md
 
 
@@ -32,7 +34,7 @@ LATENCY_NOISE = 0.003  # coefficient of variation of a measured ratio, see docs/
 class FitErrors:
     """Errors of the fit on trunks that were left out; the standard deviation of the data stands beside each.
 
-    Latency, size and seconds are of natural logarithms, accuracy of fractions.
+    Latency and size are of natural logarithms, accuracy of fractions.
     """
 
     latency: float
@@ -57,11 +59,11 @@ class Surrogate:
         X = self.rows(every)
         self._latency = Process(X, np.log([latency for _, latency, _ in recorded.costs]), least_noise=0.02)
         self._size = Process(X, np.log([size for _, _, size in recorded.costs]), least_noise=0.02)
-        trained = [final for final in recorded.finals if total_epochs(final.recipe)]
-        self._finals = trained
-        self._accuracy = Process(
-            self.rows([final.recipe for final in trained], leaf=False), np.array([f.accuracy for f in trained])
-        )
+        self._finals = [f for f in recorded.finals if total_epochs(f.recipe) and f.accuracy > COLLAPSED * self._own]
+        accuracies = np.array([final.accuracy for final in self._finals])
+        self.top = float(accuracies.max()) + HEADROOM
+        rows = self.rows([final.recipe for final in self._finals], leaf=False)
+        self._accuracy = Process(rows, np.log(self.top - accuracies))
         self._seconds = Process(
             self.rows([recipe for recipe, _ in recorded.epoch_seconds], leaf=False),
             np.log([seconds for _, seconds in recorded.epoch_seconds]),
@@ -84,13 +86,26 @@ class Surrogate:
             latency_deviation=float(np.std(np.log([latency for _, latency, _ in recorded.costs]))),
             size=self._size.error(groups),
             size_deviation=float(np.std(np.log([size for _, _, size in recorded.costs]))),
-            accuracy=self._accuracy.error([final.recipe.trunk_id for final in self._finals]),
+            accuracy=self._accuracy_error(),
             accuracy_deviation=float(np.std([final.accuracy for final in self._finals])),
             curve=self.curves.error,
             curves=self.curves.curves,
             trunks=len(set(groups)),
             trained=len(self._finals),
         )
+
+    def _accuracy_error(self) -> float:
+        """The error of left-out trunks, back from logarithms."""
+        missed = self._accuracy.missed([final.recipe.trunk_id for final in self._finals])
+        drops = np.array([self.top - final.accuracy for final in self._finals])
+        return float(np.sqrt(((drops * np.exp(missed) - drops) ** 2).mean()))
+
+    @property
+    def _own(self) -> float:
+        """The baseline's accuracy."""
+        measured = self.recorded.baseline.measurement
+        assert measured is not None and measured.accuracy is not None
+        return measured.accuracy.value
 
     def world(self, seed: int) -> World:
         """The benchmark that ``seed`` draws."""
@@ -146,10 +161,10 @@ class World:
     def final(self, trunk: Recipe) -> float:
         """The trunk's accuracy after its whole training, on average over its leaves."""
         if not total_epochs(trunk):
-            return self._untrained.get(trunk.trunk_id, self._baseline_accuracy())
+            return self._untrained.get(trunk.trunk_id, self._surrogate._own)
         row = self._surrogate.rows([trunk], leaf=False)
         noise = self._surrogate._accuracy.noise * self._dice(trunk.trunk_id, 2).normal()
-        return float(np.clip(self._accuracy(row)[0] + noise, 0.01, 0.99))
+        return max(0.01, self._surrogate.top - float(np.exp(self._accuracy(row)[0] + noise)))
 
     def accuracy_at(self, trunk: Recipe, epoch: int) -> float:
         """The float model's accuracy after ``epoch`` epochs of its training."""
@@ -182,11 +197,6 @@ class World:
         value = self.final(leaf) + mean + deviation * self._dice(leaf.id, 4).normal()
         value = float(np.clip(value, 0.0, 0.99))
         return DetectionAccuracy(split="val", images=87, map50_95=value, map50=value, precision=value, recall=value)
-
-    def _baseline_accuracy(self) -> float:
-        measured = self.baseline().measurement
-        assert measured is not None and measured.accuracy is not None
-        return measured.accuracy.value
 
     def _dice(self, name: str, purpose: int) -> np.random.Generator:
         """Random numbers that belong to a recipe and a purpose, in this world."""
