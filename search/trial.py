@@ -24,7 +24,7 @@ from search.artifact import Gauge, MeasureLatency, write_artifact
 from search.engine.length import total_epochs
 from search.engine.rungs import RungSettings
 from search.record import Record
-from search.screen import Bar, why_screened
+from search.screen import Bar, Expectation, why_not_worth, why_screened
 from search.study import Target
 from spaces.parts.prune import training_epochs
 from spaces.recipe import Fp32, Recipe
@@ -41,6 +41,7 @@ class Task(BaseModel):
 
     leaves: tuple[Recipe, ...]  # all of one trunk
     bar: Bar | None = None  # None: measure everything, screen nothing
+    expected: Expectation | None = None  # of the leaves, if they were proposed for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,19 @@ def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path
         )
         state = "stopped" if reason is None else "screened"
         records[leaf.id] = Record(id=leaf.id, recipe=leaf, state=state, reason=reason or "", measurement=measured)
-    return records
+    return screened_trunk(records, task)
+
+
+def screened_trunk(records: dict[str, Record], task: Task) -> dict[str, Record]:
+    """The timed ``records`` of a task's leaves, all of them screened if the trunk is not worth its training."""
+    if task.bar is None or task.expected is None:
+        return records
+    measured = [records[leaf.id].measurement for leaf in task.leaves]
+    known = [(m.latency.ratio, m.size_ratio) for m in measured if m is not None]
+    if (reason := why_not_worth(known, task.expected, task.bar.objectives)) is None:
+        return records
+    left = {name: record for name, record in records.items() if record.state != "screened"}
+    return records | {n: r.model_copy(update={"state": "screened", "reason": reason}) for n, r in left.items()}
 
 
 def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Path) -> Record:

@@ -7,35 +7,30 @@ a front is a sum over the cells that their values cut, and only accuracy has to 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 Floats = NDArray[np.float64]
-QUANTILES = 32  # points of equal probability that stand for the normal distribution of an accuracy
 
 
 def expected_gain(
     front_accuracy: ArrayLike,
     front_known: ArrayLike,
     *,
-    mean: ArrayLike,
-    spread: ArrayLike,
+    accuracy: ArrayLike,
     known: ArrayLike,
     corner: ArrayLike,
     floor: float = 0.0,
 ) -> float:
     """The expected growth of the hypervolume when every leaf of one trunk is added to a front, in its units.
 
-    The leaves of a trunk come from the same weights: each accuracy is its mean plus the same normal number of spreads.
+    The leaves of a trunk come from the same weights, so they are good or bad together: a column of ``accuracy`` is one
+    outcome of all of them.
 
     Args:
         front_accuracy: shape (f,), higher is better.
         front_known: shape (f, k), the front's latency and size (k is 1 or 2), lower is better.
-        mean: shape (n,), the expected accuracy of each leaf.
-        spread: shape (n,), its standard deviation; 0 for one that is certain.
+        accuracy: shape (n, q), equally likely outcomes of each leaf's accuracy.
         known: shape (n, k), each leaf's latency and size.
         corner: shape (k,), the worst latency and size that count; the worst accuracy that counts is 0.
         floor: accuracies below it count for nothing, since they break a limit.
@@ -45,16 +40,14 @@ def expected_gain(
     inside = np.flatnonzero(np.all(leaves < corner, axis=1))
     if not len(inside):
         return 0.0
-    leaves = leaves[inside]
-    mean, spread = np.asarray(mean, dtype=np.float64)[inside], np.asarray(spread, dtype=np.float64)[inside]
+    leaves, outcomes = leaves[inside], np.asarray(accuracy, dtype=np.float64)[inside]
     front = np.asarray(front_known, dtype=np.float64).reshape(-1, len(corner))
     heights = np.asarray(front_accuracy, dtype=np.float64)
     lows, volumes = _cells(np.concatenate([front, leaves]), leaves.min(axis=0), corner)
     reached = np.where(np.all(front[None] <= lows[:, None], axis=2), heights, 0.0).max(axis=1, initial=0.0)  # (cells,)
-    sampled = mean[:, None] + spread[:, None] * _normal_quantiles(QUANTILES)  # (leaves, quantiles)
-    sampled = np.where(sampled >= floor, sampled, 0.0)
+    outcomes = np.where(outcomes >= floor, outcomes, 0.0)
     there = np.asarray(np.all(leaves[None] <= lows[:, None], axis=2))  # (cells, leaves)
-    best = np.where(there[:, :, None], sampled[None], 0.0).max(axis=1)  # (cells, quantiles)
+    best = np.where(there[:, :, None], outcomes[None], 0.0).max(axis=1)  # (cells, outcomes)
     return float(volumes @ np.maximum(best - reached[:, None], 0.0).mean(axis=1))
 
 
@@ -70,9 +63,3 @@ def _cells(points: Floats, start: Floats, corner: Floats) -> tuple[Floats, Float
     for _, widths in axes[1:]:
         volumes = np.outer(volumes, widths).ravel()
     return lows, volumes
-
-
-@lru_cache(maxsize=1)
-def _normal_quantiles(count: int) -> Floats:
-    quantiles: Floats = norm.ppf((np.arange(count) + 0.5) / count)
-    return quantiles / quantiles.std()  # the tails that equal parts cut off would make it narrower than it is

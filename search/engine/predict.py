@@ -2,16 +2,19 @@
 
 Extremely randomized trees (Geurts et al., 2006) on the flat parameters of the space, alone or on what a linear trend
 leaves: trees do not reach beyond what they saw, a trend does. Whichever had the smaller cross-validated error is
-taken, for each target. Latency and size are learned as logarithms, since their parts multiply.
+taken, for each target. Latency and size are learned as logarithms, since their parts multiply, and so is what accuracy
+lacks to a ceiling a little above the best: what costs one recipe two points costs a worse one four.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn import config_context
 from sklearn.model_selection import GroupKFold
 from sklearn.tree import ExtraTreeRegressor
@@ -20,9 +23,11 @@ from search.engine.features import Encoder
 from spaces.recipe import LEAF_FIELDS, Recipe
 
 Floats = NDArray[np.float64]
+QUANTILES = 32  # points of equal probability that stand for what an accuracy may be
 TREES = 32
 PENALTIES = (np.inf, 3.0, 1.0)  # of the trend; the first is taken where several are as good
 FOLDS = 5
+HEADROOM = 0.03  # how far the ceiling of accuracy is above the best that is known, as a share of it
 TRAINING_FIELDS = ("finetune", "distill")  # they change the weights' values and nothing else
 ShapeKey = tuple[str, str]
 REMEMBERED = 1500  # rows that a regressor learns from, the latest: the time to fit is bounded
@@ -32,8 +37,8 @@ REMEMBERED = 1500  # rows that a regressor learns from, the latest: the time to 
 class Errors:
     """Errors on trunks that were left out of the fit; None before there are two trunks.
 
-    ``latency`` and ``size`` are root mean squares of the logarithm (0.1 is about 10 %), ``accuracy`` is one of
-    fractions (0.01 is a point).
+    All are root mean squares of logarithms (0.1 is about 10 %): of latency, of size, and of what accuracy lacks to a
+    ceiling a little above the best.
     """
 
     latency: float | None = None
@@ -72,10 +77,17 @@ class Forest:
     It is fitted anew when the rows grew by a twentieth, and its error is estimated anew when they doubled, so the
     cost of a suggestion does not grow with the study. Which rows it was fitted to follows from their number alone, so
     one that was taught the same rows at once predicts the same.
+
+    Args:
+        targets: how many numbers a row has.
+        seed: of the trees.
+        headroom: learn the logarithm of what the targets lack to a ceiling, which is this share above the largest;
+            None: learn them as they are.
     """
 
-    def __init__(self, targets: int, seed: int) -> None:
-        self._rows, self._targets, self._seed = _Rows(), targets, seed
+    def __init__(self, targets: int, seed: int, *, headroom: float | None = None) -> None:
+        self._rows, self._targets, self._seed, self._headroom = _Rows(), targets, seed, headroom
+        self.ceiling = 0.0
         self._model: _Model | None = None
         self.fitted = self._judged = 0  # to how many rows
         self._penalties = np.full(targets, np.inf)  # of the trend; infinite: none
@@ -92,7 +104,7 @@ class Forest:
         return self._rows.distinct
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of every target, each of shape (rows, targets)."""
+        """Mean and standard deviation of what is learned of every target, each of shape (rows, targets)."""
         self.fit()
         assert self._model is not None, "nothing was learned yet"
         mean, spread = self._model.predict(rows)
@@ -106,13 +118,20 @@ class Forest:
             self._judged = judged
         if (fitted := _twentieths(count)) > self.fitted:
             X, y, _ = self._rows.latest(fitted)
-            self._model = _Model(X, y, self._penalties, self._seed)
+            self._model = _Model(X, self._learned(y), self._penalties, self._seed)
             self.fitted = fitted
+
+    def _learned(self, y: Floats) -> Floats:
+        if self._headroom is None:
+            return y
+        self.ceiling = float(y.max()) * (1 + self._headroom)
+        return np.log(np.maximum(self.ceiling - y, 1e-6))
 
     def _judge(self, count: int) -> None:
         X, y, groups = self._rows.latest(count)
         if len(set(groups)) < 2:
             return
+        y = self._learned(y)
         folds = list(GroupKFold(min(FOLDS, len(set(groups)))).split(X, y, groups))
         judged: list[tuple[Floats, Floats]] = []  # of each penalty: mean squares of the errors and of the spreads
         for penalty in PENALTIES:
@@ -180,7 +199,7 @@ class Predictor:
         self._encoder = encoder
         self._known: dict[ShapeKey, tuple[float, float]] = {}
         self._costs = Forest(2, seed)
-        self._accuracy = Forest(1, seed + 1)
+        self._accuracy = Forest(1, seed + 1, headroom=HEADROOM)
 
     def learn_costs(self, recipe: Recipe, *, latency: float, size: float) -> None:
         """Learns measured ratios to the baseline."""
@@ -223,10 +242,10 @@ class Predictor:
         """Latency and size ratios of a leaf of this shape, if one was measured."""
         return self._known.get(key)
 
-    def accuracy(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Expected accuracy and its standard deviation, each of shape (rows,)."""
+    def accuracy(self, rows: Floats) -> Floats:
+        """Equally likely accuracies, ascending, shape (rows, ``QUANTILES``)."""
         mean, spread = self._accuracy.predict(rows)
-        return mean[:, 0], spread[:, 0]
+        return self._accuracy.ceiling - np.exp(mean - spread * normal_quantiles(QUANTILES))
 
 
 def shape_key(recipe: Recipe) -> ShapeKey:
@@ -243,3 +262,10 @@ def trunk_shape(recipe: Recipe) -> str:
 def leaf_shape(recipe: Recipe) -> str:
     """What a leaf adds to that."""
     return repr([getattr(recipe, name) for name in LEAF_FIELDS])
+
+
+@lru_cache(maxsize=1)
+def normal_quantiles(count: int) -> Floats:
+    """Points of equal probability that stand for a standard normal distribution, ascending, shape (count,)."""
+    quantiles: Floats = norm.ppf((np.arange(count) + 0.5) / count)
+    return quantiles / quantiles.std()  # the tails that equal parts cut off would make it narrower than it is

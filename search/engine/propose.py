@@ -22,6 +22,7 @@ from search.engine.length import total_epochs
 from search.engine.predict import Predictor, ShapeKey, leaf_shape, trunk_shape
 from search.front import non_dominated
 from search.record import Objective
+from search.screen import Expectation
 from search.study import Constraints
 from spaces.recipe import Recipe
 from spaces.space import Space
@@ -31,7 +32,7 @@ Ints = NDArray[np.int64]
 OVERHEAD = 4.0  # what a trial costs beside its training, in epochs: export, timing and validation of its leaves
 DOUBT = 2.0  # a candidate is dropped when so many errors of its predicted latency and size would not save it
 # The gain is that of a latency and size better than predicted by so many errors: a trial's first step measures both,
-# and costs no training, so it is worth finding out.
+# and costs no training, so it is worth finding out. If they are no better, the trial ends there (search/screen.py).
 HOPE = 1.0
 MEMBERS = {1: 400, 2: 60}  # of the front that a gain is measured against, by the number of known objectives
 
@@ -61,8 +62,7 @@ class Candidate:
     """A recipe and all leaves of its trunk, and what is expected of them."""
 
     recipe: Recipe
-    mean: Floats  # (leaves,) accuracy
-    spread: Floats  # (leaves,) its standard deviation
+    accuracy: Floats  # (leaves, outcomes), equally likely ones; a column is one outcome of all leaves
     costs: Floats  # (leaves, 2) latency and size
     doubt: Floats  # (leaves, 2) standard deviations of their logarithms, 0 where they were measured
     keys: tuple[ShapeKey, ...]  # (leaves,)
@@ -71,6 +71,15 @@ class Candidate:
     def hopeful(self, doubts: float) -> Floats:
         """Latency and size, shape (leaves, 2), so many standard deviations better than expected."""
         return self.costs * np.exp(-doubts * self.doubt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The candidate to try, its place among the candidates, and what it is worth trying for."""
+
+    index: int
+    candidate: Candidate
+    expected: Expectation
 
 
 class Proposer:
@@ -109,8 +118,8 @@ class Proposer:
         in_flight: Sequence[Candidate],
         limits: Limits,
         reachable: float,
-    ) -> int | None:
-        """The index of the recipe to try, or None if every one was dropped.
+    ) -> Chosen | None:
+        """The recipe to try, or None if every one was dropped.
 
         Args:
             recipes: the candidates.
@@ -119,27 +128,43 @@ class Proposer:
             limits: what leaves have to keep.
             reachable: the best accuracy that is known to be reachable.
         """
-        candidates = self.expect(recipes)
         self.dropped["seen"] += len(recipes)
-        accuracy, known = self._front_to_beat(archive, in_flight)
-        best: tuple[float, int] | None = None
-        for index, candidate in enumerate(candidates):
+        kept: list[tuple[int, Candidate]] = []
+        for index, candidate in enumerate(self.expect(recipes)):
             if (reason := self._why_dropped(candidate, archive, limits, reachable)) is not None:
                 self.dropped[reason] += 1
-                continue
+            else:
+                kept.append((index, candidate))
+        if not kept:
+            return None
+        accuracy, known = self._front_to_beat(archive, in_flight)
+
+        def worth(candidate: Candidate, hope: float) -> float:
             gain = expected_gain(
                 accuracy,
                 known,
-                mean=candidate.mean,
-                spread=candidate.spread,
-                known=candidate.hopeful(HOPE)[:, self._columns],
+                accuracy=candidate.accuracy,
+                known=candidate.hopeful(hope)[:, self._columns],
                 corner=np.ones(len(self._columns)),
                 floor=limits.accuracy,
             )
-            worth = gain / (OVERHEAD + candidate.epochs) ** self._cost_power
-            if best is None or worth > best[0]:
-                best = worth, index
-        return None if best is None else best[1]
+            return gain / self._cost(candidate)
+
+        hopeful = sorted(((worth(own, HOPE), -index, own) for index, own in kept), key=lambda item: item[:2])
+        _, negative, chosen = hopeful.pop()
+        rival = 0.0  # the worth of the best other candidate, if it turns out as predicted; never more than hoped for
+        while hopeful and hopeful[-1][0] > rival:
+            rival = max(rival, worth(hopeful.pop()[2], 0.0))
+        expected = Expectation(
+            accuracy=tuple(map(tuple, chosen.accuracy.tolist())),
+            front=tuple(map(tuple, np.column_stack([accuracy, known]).tolist())),
+            floor=limits.accuracy,
+            least=rival * self._cost(chosen),
+        )
+        return Chosen(index=-negative, candidate=chosen, expected=expected)
+
+    def _cost(self, candidate: Candidate) -> float:
+        return (OVERHEAD + candidate.epochs) ** self._cost_power
 
     def expect(self, recipes: Sequence[Recipe]) -> list[Candidate]:
         """What is expected of each recipe's trunk: measured latency and size where there are, else predictions."""
@@ -163,13 +188,12 @@ class Proposer:
         rows = np.array([row + tail for (row, _), leaves in zip(trunks, own, strict=True) for tail, _ in leaves])
         keys = [(shape, leaf) for (_, shape), leaves in zip(trunks, own, strict=True) for _, leaf in leaves]
         costs, error = self._predictor.costs(rows)
-        mean, spread = self._predictor.accuracy(rows)
+        accuracy = self._predictor.accuracy(rows)
         ends = np.cumsum([len(leaves) for leaves in own])
         return [
             Candidate(
                 recipe=recipe,
-                mean=mean[start:end],
-                spread=spread[start:end],
+                accuracy=accuracy[start:end],
                 costs=costs[start:end],
                 doubt=error[start:end],
                 keys=tuple(keys[start:end]),
@@ -180,7 +204,7 @@ class Proposer:
 
     def _front_to_beat(self, archive: Archive, in_flight: Sequence[Candidate]) -> tuple[Floats, Floats]:
         """Accuracies, shape (n,), and the other objectives of the front when all in flight has ended as expected."""
-        accuracy = np.concatenate([archive.accuracy(), *(candidate.mean for candidate in in_flight)])
+        accuracy = np.concatenate([archive.accuracy(), *(candidate.accuracy.mean(axis=1) for candidate in in_flight)])
         known = np.concatenate([archive.known(), *(candidate.costs[:, self._columns] for candidate in in_flight)])
         kept = thinned(np.flatnonzero(non_dominated(np.column_stack([-accuracy, known]))), known)
         return accuracy[kept], known[kept]

@@ -20,7 +20,7 @@ from search.engine.draw import draw, neighbour
 from search.engine.features import Encoder
 from search.engine.knowledge import Knowledge
 from search.engine.predict import Predictor
-from search.engine.propose import Candidate, Limits, Proposer
+from search.engine.propose import Candidate, Chosen, Limits, Proposer
 from search.engine.samplers import SamplerStudy, chosen_sampler, seed_of
 from search.engine.warm import hints_of
 from search.record import Measurement, Record
@@ -79,10 +79,12 @@ class Suggester:
         """The next task, which is in flight until ``ended`` is called; None if the space is used up."""
         self._take_in()
         self._random = Random(seed_of(self._config.seed, self._turn))
+        chosen: Chosen | None = None
         if self._first:
             recipe = self._first.pop(0)
         elif self.knowledge.predictor.trunks >= TRUNKS and self._config.engine.candidates > 1:
-            recipe = self._best_of_many() or self._any_new()
+            chosen = self._best_of_many()
+            recipe = chosen.candidate.recipe if chosen else self._any_new()
         else:
             recipe = self._sampled() or self._any_new()
         if recipe is None:
@@ -92,7 +94,9 @@ class Suggester:
         self._store.start(recipe)
         own = self._space.leaves(recipe) if self._config.engine.leaves else [recipe]
         leaves = [leaf for leaf in own if leaf.id not in self._store.records]
-        return Task(leaves=tuple(leaves or [recipe]), bar=self._bar())
+        whole = chosen is not None and len(leaves) == len(chosen.candidate.keys)
+        expected = chosen.expected if chosen is not None and whole else None
+        return Task(leaves=tuple(leaves or [recipe]), bar=self._bar(), expected=expected)
 
     @property
     def _turn(self) -> int:
@@ -138,7 +142,7 @@ class Suggester:
         draws = (draw(self._space, self._random) for _ in range(RANDOM_DRAWS))
         return next((recipe for recipe in draws if self._is_new(recipe)), None)
 
-    def _best_of_many(self) -> Recipe | None:
+    def _best_of_many(self) -> Chosen | None:
         """The proposer's choice among draws of the sampler, neighbours of the front and uniform draws."""
         engine, front = self._config.engine, self.knowledge.archive.front
         asked = islice(self._draws(), min(engine.sampled, engine.candidates))
@@ -149,10 +153,8 @@ class Suggester:
             recipe = neighbour(self._space, parent, self._random) if parent else draw(self._space, self._random)
             drawn.setdefault(recipe.trunk_id, recipe)
         recipes = [recipe for recipe in drawn.values() if self._is_new(recipe)]
-        index = self.proposer.choose(
-            recipes, self.knowledge.archive, self._in_flight(), self._limits(), self.knowledge.reachable
-        )  # fmt: skip
-        return None if index is None else recipes[index]
+        archive, reachable = self.knowledge.archive, self.knowledge.reachable
+        return self.proposer.choose(recipes, archive, self._in_flight(), self._limits(), reachable)
 
     def _in_flight(self) -> list[Candidate]:
         """What is expected of each recipe in flight. Predictions are made once for each version of the predictor."""

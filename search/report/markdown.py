@@ -72,7 +72,7 @@ def _search_section(store: Store, folder: Path) -> str:
         )
     if errors:
         told = ", ".join(f"{name} {value:.3g}" for name, value in errors.items())
-        lines.append(f"- Errors of predictions on trunks left out (accuracy as a fraction, else logarithms): {told}.")
+        lines.append(f"- Errors of predictions on trunks left out, logarithms (of what accuracy lacks): {told}.")
     return "## The search\n\n" + "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from search.simulate.engines import Contender, Spec
 from search.simulate.surrogate import World
 from search.store import Records
 from search.study import StudyConfig
-from search.trial import Task
+from search.trial import Task, screened_trunk
 from spaces.recipe import Recipe
 from spaces.space import Space
 
@@ -124,21 +124,20 @@ class Replay:
 
     def _screen(self, name: str, task: Task) -> None:
         """Latency and size are measured before training, and decide what is worth it."""
-        records: list[Record] = []
+        records: dict[str, Record] = {}
         assert task.bar is not None
         for leaf in task.leaves:
             measured = self._world.measured(leaf, accuracy=False)
             reason = why_screened(
                 measured.latency, size_bytes=measured.size_bytes, size_ratio=measured.size_ratio, bar=task.bar
             )
-            if reason is not None:
-                records.append(
-                    Record(id=leaf.id, recipe=leaf, state="screened", reason=reason, measurement=measured)
-                )  # fmt: skip
-        if len(records) == len(task.leaves):
-            self._end(name, records)
+            state = "stopped" if reason is None else "screened"
+            records[leaf.id] = Record(id=leaf.id, recipe=leaf, state=state, reason=reason or "", measurement=measured)
+        screened = [record for record in screened_trunk(records, task).values() if record.state == "screened"]
+        if len(screened) == len(task.leaves):
+            self._end(name, screened)
         else:
-            self._train(name, task, records, 0)
+            self._train(name, task, screened, 0)
 
     def _train(self, name: str, task: Task, screened: list[Record], done: int) -> None:
         """Trains to the next rung or the end; the epochs count from the moment that they begin."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
 from search.engine.gain import expected_gain
+from search.engine.predict import normal_quantiles
 
 FRONT_ACCURACY = [0.3, 0.5, 0.6]
 FRONT_KNOWN = [[0.1], [0.3], [0.7]]
@@ -19,6 +20,10 @@ def volume(accuracy: np.ndarray, known: np.ndarray) -> float:
     corner = np.array([0.0] + [1.0] * known.shape[1])
     inside = losses[(losses < corner).all(axis=1)]
     return float(compute_hypervolume(inside, corner)) if len(inside) else 0.0
+
+
+def outcomes(mean: list, spread: list) -> np.ndarray:
+    return np.array(mean)[:, None] + np.array(spread)[:, None] * normal_quantiles(32)
 
 
 def sampled_gain(front: tuple[list, list], mean: list, spread: list, known: list, *, floor: float, draws: int) -> float:
@@ -46,7 +51,7 @@ def sampled_gain(front: tuple[list, list], mean: list, spread: list, known: list
 def test_the_gain_is_that_of_sampling(mean: list, spread: list, known: list, floor: float) -> None:
     front = (FRONT_ACCURACY, FRONT_KNOWN)
     expected = sampled_gain(front, mean, spread, known, floor=floor, draws=4000)
-    found = expected_gain(*front, mean=mean, spread=spread, known=known, corner=[1.0], floor=floor)
+    found = expected_gain(*front, accuracy=outcomes(mean, spread), known=known, corner=[1.0], floor=floor)
     assert found == pytest.approx(expected, abs=0.002)
 
 
@@ -60,13 +65,14 @@ def test_a_gain_without_doubt_is_the_growth_of_the_hypervolume(front: list, leav
     accuracy, known = np.array([f[0] for f in front]), np.array([f[1:] for f in front]).reshape(-1, 2)
     own, costs = np.array([leaf[0] for leaf in leaves]), np.array([leaf[1:] for leaf in leaves])
     grown = volume(np.append(accuracy, own), np.concatenate([known, costs])) - volume(accuracy, known)
-    found = expected_gain(accuracy, known, mean=own, spread=0 * own, known=costs, corner=[1.0, 1.0])
+    found = expected_gain(accuracy, known, accuracy=own[:, None], known=costs, corner=[1.0, 1.0])
     assert found == pytest.approx(grown, abs=1e-9)
 
 
 def test_doubt_is_worth_something_where_the_mean_is_dominated() -> None:
     def gain(spread: float) -> float:
-        return expected_gain(FRONT_ACCURACY, FRONT_KNOWN, mean=[0.45], spread=[spread], known=[[0.4]], corner=[1.0])
+        likely = outcomes([0.45], [spread])
+        return expected_gain(FRONT_ACCURACY, FRONT_KNOWN, accuracy=likely, known=[[0.4]], corner=[1.0])
 
     assert gain(0.0) == 0.0
     assert 0.0 < gain(0.03) < gain(0.1)

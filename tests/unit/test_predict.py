@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_the_spread_holds_what_the_trees_cannot_explain() -> None:
     assert 0.9 < forest.errors[0] < 1.5
     assert 0.8 < spread.mean() < 1.6
     assert np.abs(mean).mean() < 1.0
+
+
+def test_accuracies_are_likely_outcomes_below_a_ceiling(space: Space) -> None:
+    """Four fifths of what is taught lies within the middle four fifths of what is predicted of unseen recipes."""
+    encoder, random = Encoder(space), Random(0)
+    predictor, noise = Predictor(encoder, seed=0), np.random.default_rng(0)
+    truth = lambda recipe: 0.6 - 0.05 * math.exp(noise.normal(0, 0.5)) - 0.1 * (recipe.image_size == 32)  # noqa: E731
+    for _ in range(80):
+        recipe = draw(space, random)
+        predictor.learn_accuracy(recipe, truth(recipe))
+    unseen = [draw(space, random) for _ in range(200)]
+    outcomes = predictor.accuracy(np.array([encoder.row(recipe) for recipe in unseen]))
+    assert (np.diff(outcomes, axis=1) > 0).all()
+    assert outcomes.max() < 0.6 * 1.03
+    count = outcomes.shape[1]
+    values = np.array([truth(recipe) for recipe in unseen])
+    low, high = outcomes[:, count // 10], outcomes[:, -1 - count // 10]
+    assert 0.7 < np.mean((low <= values) & (values <= high)) < 0.92
 
 
 def test_a_forest_does_not_care_when_it_was_asked() -> None:

@@ -186,7 +186,7 @@ def test_a_stall_is_growth_over_so_many_trials(growth: list[float], expected: bo
 
 
 def test_one_collapse_does_not_make_every_recipe_a_gamble(space: Space) -> None:
-    """Without the bound, an accuracy of 0 among sixteen is most of the error on unseen trunks."""
+    """Without the bound, an accuracy of 0 among sixteen would be most of the error on unseen trunks."""
 
     def error(collapsed: bool) -> float:
         store = Records([make_baseline(accuracy=0.6)])
