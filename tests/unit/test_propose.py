@@ -16,6 +16,7 @@ from search.engine.features import Encoder
 from search.engine.predict import Predictor
 from search.engine.propose import Limits, Proposer, thinned
 from search.front import hypervolume, non_dominated
+from search.screen import why_not_worth
 from search.study import Constraints
 from spaces.parse import parse_space
 from spaces.recipe import ChannelPrune, Finetune, Recipe
@@ -62,22 +63,27 @@ def taught(space: Space, **changes: Any) -> tuple[Proposer, Archive]:
     return Proposer(space, encoder, predictor, ("accuracy", "latency"), **changes), Archive(("accuracy", "latency"))
 
 
+def choose(proposer: Proposer, *arguments: Any, **named: Any) -> int | None:
+    chosen = proposer.choose(*arguments, **named)
+    return None if chosen is None else chosen.index
+
+
 def test_what_breaks_a_limit_is_dropped_and_counted(space: Space) -> None:
     proposer, archive = taught(space)
     limits = Limits(latency=0.16)  # int8 needs a ratio of 0.7
     recipes = [recipe(0.2), recipe(0.5), recipe(0.7)]
-    assert proposer.choose(recipes, archive, [], limits, 0.6) == 2
+    assert choose(proposer, recipes, archive, [], limits, 0.6) == 2
     assert proposer.dropped == {"seen": 3, "over a limit": 2}
-    assert proposer.choose(recipes[:2], archive, [], limits, 0.6) is None
+    assert choose(proposer, recipes[:2], archive, [], limits, 0.6) is None
 
 
 def test_what_cannot_join_the_front_is_dropped(space: Space) -> None:
     proposer, archive = taught(space)
     archive.add(make_record(Recipe(image_size=64), accuracy=0.7, latency=0.2))  # as good as anything is known to be
     recipes = [recipe(0.2), recipe(0.8)]  # int8: latency 0.4 and 0.1
-    assert proposer.choose(recipes, archive, [], Limits(), reachable=0.7) == 1
+    assert choose(proposer, recipes, archive, [], Limits(), reachable=0.7) == 1
     assert proposer.dropped["cannot join the front"] == 1
-    assert proposer.choose(recipes[:1], archive, [], Limits(), reachable=0.71) == 0  # more could be reachable
+    assert choose(proposer, recipes[:1], archive, [], Limits(), reachable=0.71) == 0  # more could be reachable
 
 
 def test_the_choice_is_the_largest_growth_of_the_hypervolume(space: Space) -> None:
@@ -94,24 +100,42 @@ def test_the_choice_is_the_largest_growth_of_the_hypervolume(space: Space) -> No
         return hypervolume(points + new, [0.0, 1.0])
 
     best = max(range(len(recipes)), key=lambda index: grown(recipes[index]))
-    assert proposer.choose(recipes, archive, [], Limits(), 0.6) == best
+    assert choose(proposer, recipes, archive, [], Limits(), 0.6) == best
+
+
+def test_a_choice_has_to_be_worth_more_than_the_best_other_one(space: Space) -> None:
+    """Everything is known here, so hoped for is expected: what has to be reached is the second largest growth."""
+    proposer, archive = taught(space, cost_power=0.0)
+    archive.add(make_record(recipe(0.5), accuracy=0.4, latency=0.2))
+    recipes = [recipe(tenth / 10) for tenth in range(1, 10)]
+    chosen = proposer.choose(recipes, archive, [], Limits(), 0.6)
+    assert chosen is not None
+    before = [(-0.4, 0.2)]
+    grown = sorted(
+        hypervolume(before + [(-a, t) for a, t, _ in map(truth, space.leaves(own))], [0.0, 1.0]) for own in recipes
+    )
+    assert chosen.expected.least == pytest.approx(grown[-2] - hypervolume(before, [0.0, 1.0]), rel=0.05)
+    known = [truth(leaf)[1:] for leaf in space.leaves(recipes[chosen.index])]
+    assert why_not_worth(known, chosen.expected, ("accuracy", "latency")) is None
+    slower = [(latency * 1.3, size) for latency, size in known]
+    assert why_not_worth(slower, chosen.expected, ("accuracy", "latency")) is not None
 
 
 def test_the_gain_is_divided_by_its_epochs(space: Space) -> None:
     recipes = [recipe(0.5, epochs=40), recipe(0.5, epochs=10)]
     proposer, archive = taught(space)
-    assert proposer.choose(recipes, archive, [], Limits(), 0.6) == 1
+    assert choose(proposer, recipes, archive, [], Limits(), 0.6) == 1
     proposer, archive = taught(space, cost_power=0.0)
-    assert proposer.choose(recipes, archive, [], Limits(), 0.6) == 0  # equal gains: the first
+    assert choose(proposer, recipes, archive, [], Limits(), 0.6) == 0  # equal gains: the first
 
 
 def test_what_is_in_flight_counts_as_if_it_had_ended(space: Space) -> None:
     proposer, archive = taught(space)
     recipes = [recipe(tenth / 10) for tenth in range(1, 10)]
-    first = proposer.choose(recipes, archive, [], Limits(), 0.6)
+    first = choose(proposer, recipes, archive, [], Limits(), 0.6)
     assert first is not None
-    second = proposer.choose(recipes, archive, proposer.expect([recipes[first]]), Limits(), 0.6)
-    third = proposer.choose(recipes, archive, proposer.expect([recipes[first], recipes[second or 0]]), Limits(), 0.6)
+    second = choose(proposer, recipes, archive, proposer.expect([recipes[first]]), Limits(), 0.6)
+    third = choose(proposer, recipes, archive, proposer.expect([recipes[first], recipes[second or 0]]), Limits(), 0.6)
     assert len({first, second, third}) == 3
 
 

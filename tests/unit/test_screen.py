@@ -8,8 +8,11 @@ import pytest
 
 from search.measure.latency import Latency
 from search.record import Objective
-from search.screen import Bar, Rival, why_screened
+from search.screen import Bar, Expectation, Rival, why_not_worth, why_screened
 from search.study import Constraints
+from search.trial import Task, screened_trunk
+from spaces.recipe import Fp32, Int8Static, Recipe
+from tests.fakes import make_record
 
 BASELINE = 0.60
 ACCURACY_LATENCY: tuple[Objective, ...] = ("accuracy", "latency")
@@ -127,3 +130,32 @@ def test_only_objectives_are_compared(
 def test_a_reason_about_size_gives_the_sizes(objectives: tuple[Objective, ...]) -> None:
     reason = screened(bar((0.6, 0.9, 0.4), objectives=objectives), ratio=0.5, size=0.5)
     assert reason == "record r0 is no worse in size (ratio 0.4 against 0.5) and has the best accuracy so far"
+
+
+@pytest.mark.parametrize(
+    ("least", "floor", "reason"),
+    [
+        (0.10, 0.0, None),
+        (0.12, 0.0, "with this latency and size it would add 0.11 of hypervolume, another recipe 0.12"),
+        (0.10, 0.7, "with this latency and size it would add 0 of hypervolume, another recipe 0.1"),
+    ],
+)
+def test_a_trunk_has_to_be_worth_its_training(least: float, floor: float, reason: str | None) -> None:
+    """By hand: .6 at .4 covers .6 * .6, the front of .5 at .5 has .25 of it; size is no objective."""
+    expected = Expectation(accuracy=((0.6,), (0.5,)), front=((0.5, 0.5),), floor=floor, least=least)
+    assert why_not_worth([(0.4, 9.0), (0.8, 9.0)], expected, ACCURACY_LATENCY) == reason
+
+
+def test_a_trunk_that_is_not_worth_it_is_screened_with_all_its_leaves() -> None:
+    leaves = tuple(Recipe(image_size=64, quantize=quantize) for quantize in (Fp32(), Int8Static()))
+    expected = Expectation(accuracy=((0.6,), (0.6,)), front=((0.5, 0.5),), floor=0.0, least=0.2)
+    task = Task(leaves=leaves, bar=bar(), expected=expected)
+    timed = {leaf.id: make_record(leaf, latency=0.6, state="stopped") for leaf in leaves}
+    timed[leaves[0].id] = make_record(leaves[0], latency=0.9, state="screened", reason="too slow")
+    found = screened_trunk(timed, task)
+    assert [record.state for record in found.values()] == ["screened", "screened"]
+    assert found[leaves[0].id].reason == "too slow"
+    assert "another recipe 0.2" in found[leaves[1].id].reason
+    assert screened_trunk(timed, task.model_copy(update={"expected": None})) == timed
+    cheap = expected.model_copy(update={"least": 0.01})
+    assert screened_trunk(timed, task.model_copy(update={"expected": cheap})) == timed
