@@ -195,7 +195,7 @@ def test_a_draw_follows_from_records_flight_and_turn(space: Space) -> None:
     same = draws([recipe(0.5)], 7)
     assert same == draws([recipe(0.5)], 7)
     assert same != draws([recipe(0.5)], 8)
-    assert same != draws([recipe(0.5)] * 30, 7)
+    assert same != draws([recipe(0.5 + number / 1000) for number in range(30)], 7)
     assert same != draws([recipe(0.5)], 7, (0.7, 0.8, 0.9))
     assert len({own.id for own in same}) == 3  # each draw knows the ones before
 
