@@ -130,7 +130,7 @@ class BaselineTraining(_Section):
 class StudyConfig(_Section):
     """A whole study; see the sections. Paths are kept as given, relative to the working directory.
 
-    ``sampler: auto`` is the one that did best on the simulator. ``warm_start`` names folders of earlier studies, of
+    ``sampler: auto`` is TPE. ``warm_start`` names folders of earlier studies, of
     the same data or of others, whose records tell the search where to look. ``rungs`` says after how many epochs a
     training is looked at, and stopped if it is behind the others; null trains all to their end.
     """

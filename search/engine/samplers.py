@@ -28,11 +28,11 @@ RUNNING = 40  # trials in flight that Optuna is told of; the proposer accounts f
 POPULATION = 20  # of NSGA-II, whose default of 50 is no better than random draws at a few hundred trials
 GENERATION = "NSGAIISampler:generation"  # where NSGA-II keeps it
 OPTUNA_STATES = {"screened": TrialState.PRUNED, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-AUTO: SamplerName = "tpe"  # what `python -m search simulate` measured best; see docs/simulate.md
+AUTO: SamplerName = "tpe"  # `python -m search simulate --engines samplers` compares them
 
 
 def chosen_sampler(name: SamplerName) -> SamplerName:
-    """The sampler that ``name`` stands for: itself, or for ``auto`` the one that did best on the simulator."""
+    """The sampler that ``name`` stands for: itself, or what ``auto`` is."""
     return AUTO if name == "auto" else name
 
 
