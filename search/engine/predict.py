@@ -111,12 +111,11 @@ class Forest:
         return mean, np.sqrt(spread**2 + self._noise**2)
 
     def fit(self) -> None:
-        """Fits and judges, if there are as many rows as that takes."""
-        count = len(self._rows.X)
-        if (judged := _doublings(count)) > self._judged:
-            self._judge(judged)
-            self._judged = judged
-        if (fitted := _twentieths(count)) > self.fitted:
+        """Fits, and judges before, if there are as many rows as that takes."""
+        if (fitted := _twentieths(len(self._rows.X))) > self.fitted:
+            if (judged := _doublings(fitted)) > self._judged:  # what a fit is judged by follows from its rows too
+                self._judge(judged)
+                self._judged = judged
             X, y, _ = self._rows.latest(fitted)
             self._model = _Model(X, self._learned(y), self._penalties, self._seed)
             self.fitted = fitted

@@ -108,18 +108,21 @@ def test_accuracies_are_likely_outcomes_below_a_ceiling(space: Space) -> None:
     assert 0.7 < np.mean((low <= values) & (values <= high)) < 0.92
 
 
-def test_a_forest_does_not_care_when_it_was_asked() -> None:
+@pytest.mark.parametrize("headroom", [None, 0.03])
+@pytest.mark.parametrize("rows", [64, 65, 67, 128])  # judged at 64 and 128, fitted at 63 and 66, at 126 and 132
+def test_a_forest_does_not_care_when_it_was_asked(rows: int, headroom: float | None) -> None:
     """One is asked after every row, as in a running study, one only at the end, as in a resumed one."""
     random, probe = np.random.default_rng(0), np.random.default_rng(1).random((5, 4))
-    often, once = Forest(2, seed=0), Forest(2, seed=0)
-    for number in range(67):
-        row, target, group = random.random(4), list(random.random(2)), str(number // 2)
+    often, once = Forest(2, seed=0, headroom=headroom), Forest(2, seed=0, headroom=headroom)
+    for number in range(rows):
+        row, target, group = random.random(4), [number + random.random(), random.random()], str(number // 2)
         often.add(row, target, group)
         once.add(row, target, group)
         often.predict(probe)
     for ours, theirs in zip(often.predict(probe), once.predict(probe), strict=True):
         assert ours.tolist() == theirs.tolist()
     assert often.errors == once.errors
+    assert often.ceiling == once.ceiling
 
 
 def test_the_same_rows_and_seed_give_the_same_predictions() -> None:
