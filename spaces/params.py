@@ -5,7 +5,7 @@ A part's fields are named under its kind, so that two kinds may give one field n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel
@@ -30,16 +30,13 @@ def to_params(recipe: BaseModel) -> Params:
     return params
 
 
-def nested(params: Params, fields: Iterable[str]) -> dict[str, Any]:
+def nested(params: Params, fields: Collection[str]) -> dict[str, Any]:
     """``params`` as the content of a recipe with ``fields``; those of kinds that were not chosen are left out."""
-    content: dict[str, Any] = {}
-    for field in fields:
-        kind = params.get(f"{field}.kind")
-        if kind is None:
-            if field in params:
-                content[field] = params[field]
-            continue
-        prefix = f"{field}.{kind}."
-        own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
-        content[field] = {"kind": kind, **own}
+    content: dict[str, Any] = {field: {"kind": params[f"{field}.kind"]} for field in fields if f"{field}.kind" in params}
+    for name, value in params.items():
+        field, *rest = name.split(".", 2)
+        if not rest and field in fields:
+            content.setdefault(field, value)
+        elif len(rest) == 2 and field in content and rest[0] == content[field]["kind"]:
+            content[field][rest[1]] = value
     return content

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from spaces.domain import Choice, Domain, SamplerTrial, middle, samples
 from spaces.params import Params, Value, to_params
 from spaces.recipe import LEAF_FIELDS, Recipe
 from spaces.sense import concerns_a_rule, refusal, wasteful
 
+Question = tuple[str, Domain]
 Ask = Callable[[str, Domain], Value]
 
 
@@ -36,6 +39,7 @@ class Space:
 
     name: str
     fields: Mapping[str, Domain | tuple[PartSpace, ...]]
+    _questions: dict[tuple[Any, ...], Question] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def build(self, ask: Ask) -> Recipe:
         """The recipe that the answers of ``ask(name, domain)`` describe; constants are asked about too.
@@ -46,18 +50,24 @@ class Space:
             SpaceError: the space gives nothing that goes with the answers so far.
         """
         params: Params = {}
+        ruling: Params = {}  # the answers that rules read: what may be asked next follows from them alone
+
+        def answer(name: str, question: Callable[[Params], Question]) -> Value:
+            if (key := (name, *ruling.items())) not in self._questions:
+                self._questions[key] = question(ruling)
+            params[name] = value = ask(*self._questions[key])
+            if concerns_a_rule(name):
+                ruling[name] = value
+            return value
+
         for field, content in self.fields.items():
             if isinstance(content, tuple):
-                kinds = Choice(values=tuple(option.kind for option in content if _possible(field, option, params)))
-                if not kinds.values:
-                    raise SpaceError(f"space.{field}: {_why_not(field, content[0], params)}")
-                params[f"{field}.kind"] = kind = _answer(ask, f"{field}.kind", kinds, params, len(content))
+                kind = answer(f"{field}.kind", partial(_which_kind, field, content))
                 part = next(option for option in content if option.kind == kind)
                 for key, domain in part.fields.items():
-                    name = f"{field}.{kind}.{key}"
-                    params[name] = _answer(ask, name, domain, params)
+                    answer(name := f"{field}.{kind}.{key}", partial(_which_value, name, domain))
             else:
-                params[field] = _answer(ask, field, content, params)
+                answer(field, partial(_which_value, field, content))
         return Recipe.from_params(params)
 
     def suggest(self, trial: SamplerTrial) -> Recipe:
@@ -99,24 +109,27 @@ class Space:
         return [Recipe.from_params(params) for params in every if refusal(params) is None]
 
 
-def _answer(ask: Ask, name: str, domain: Domain, chosen: Params, size: int | None = None) -> Value:
-    """The answer about ``name``, from the part of ``domain`` that goes with what was chosen.
+def _which_kind(field: str, content: tuple[PartSpace, ...], chosen: Params) -> Question:
+    """The kinds of ``field`` that go with what was chosen."""
+    kinds = tuple(option.kind for option in content if _why_not(field, option, chosen) is None)
+    if not kinds:
+        raise SpaceError(f"space.{field}: {_why_not(field, content[0], chosen)}")
+    return _which_value(f"{field}.kind", Choice(values=kinds), chosen, len(content))
+
+
+def _which_value(name: str, domain: Domain, chosen: Params, size: int | None = None) -> Question:
+    """The part of ``domain`` that goes with what was chosen.
 
     ``size`` is the number of choices that the space gives, where some are left out already.
     """
     if not isinstance(domain, Choice) or not concerns_a_rule(name) or (size is None and len(domain.values) == 1):
-        return ask(name, domain)  # nothing could be left out
+        return name, domain  # nothing could be left out
     values = tuple(value for value in domain.values if refusal({**chosen, name: value}) is None) or domain.values
     values = tuple(value for value in values if not wasteful({**chosen, name: value})) or values
     if len(values) < (size or len(domain.values)):
         # A sampler needs one fixed set of choices per name, so a reduced set has a name of its own.
         name = f"{name}[{'|'.join(str(value) for value in values)}]"
-    return ask(name, Choice(values=values))
-
-
-def _possible(field: str, option: PartSpace, chosen: Params) -> bool:
-    """Whether some part of this kind goes with what was chosen."""
-    return _why_not(field, option, chosen) is None
+    return name, Choice(values=values)
 
 
 def _why_not(field: str, option: PartSpace, chosen: Params) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,12 @@ class Candidate:
     doubt: Floats  # (leaves, 2) standard deviations of their logarithms, 0 where they were measured
     keys: tuple[ShapeKey, ...]  # (leaves,)
     epochs: int
+
+    @cached_property
+    def mean(self) -> Floats:
+        """Expected accuracies, shape (leaves,)."""
+        mean: Floats = self.accuracy.mean(axis=1)
+        return mean
 
     def hopeful(self, doubts: float) -> Floats:
         """Latency and size, shape (leaves, 2), so many standard deviations better than expected."""
@@ -204,7 +211,7 @@ class Proposer:
 
     def _front_to_beat(self, archive: Archive, in_flight: Sequence[Candidate]) -> tuple[Floats, Floats]:
         """Accuracies, shape (n,), and the other objectives of the front when all in flight has ended as expected."""
-        accuracy = np.concatenate([archive.accuracy(), *(candidate.accuracy.mean(axis=1) for candidate in in_flight)])
+        accuracy = np.concatenate([archive.accuracy(), *(candidate.mean for candidate in in_flight)])
         known = np.concatenate([archive.known(), *(candidate.costs[:, self._columns] for candidate in in_flight)])
         kept = thinned(np.flatnonzero(non_dominated(np.column_stack([-accuracy, known]))), known)
         return accuracy[kept], known[kept]

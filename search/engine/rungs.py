@@ -17,6 +17,8 @@ It differs from the paper in these ways:
   point at a rung is exact in every objective but one.
 - Trials are compared at the same epoch of schedules of the same length. Accuracy at epoch 9 of 10, where the learning
   rate has fallen, says nothing against accuracy at epoch 9 of 40; the paper has one length for all.
+- A rung that would save little of a training is none: at epoch 9 of 10 a trial is as good as trained, and its result
+  tells the search more than a stop saves.
 - The first trials at a rung go on, until there are enough to compare with.
 - Trials are compared with the latest ``COMPARED`` at a rung, not with all: a decision takes the same time in a study of
   ten thousand trials, and a search that has learned is not compared with its beginnings for ever.
@@ -44,7 +46,8 @@ COMPARED = 300
 class RungSettings(BaseModel):
     """Rungs are at ``base``, ``base * eta``, ``base * eta**2``, … epochs; the best share ``keep`` of each goes on.
 
-    ``grace`` is the number of trials that must have been seen at a rung before any is stopped there.
+    ``grace`` is the number of trials that must have been seen at a rung before any is stopped there. ``saves`` is the
+    share of a training that has to be left after a rung; one closer to the end is left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,12 +56,13 @@ class RungSettings(BaseModel):
     eta: float = Field(default=3, gt=1)
     keep: float = Field(default=0.75, gt=0, le=1)
     grace: int = Field(default=4, ge=1)
+    saves: float = Field(default=0.25, gt=0, lt=1)
 
     def epochs(self, total: int) -> tuple[int, ...]:
         """The rungs of a training of ``total`` epochs, which all lie before its end."""
         rungs: list[int] = []
         epoch = float(self.base)
-        while round(epoch) < total:
+        while round(epoch) <= (1 - self.saves) * total:
             rungs.append(round(epoch))
             epoch *= self.eta
         return tuple(rungs)

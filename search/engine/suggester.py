@@ -19,7 +19,7 @@ from search.engine.archive import Archive
 from search.engine.draw import draw, neighbour
 from search.engine.features import Encoder
 from search.engine.knowledge import Knowledge
-from search.engine.predict import Predictor
+from search.engine.predict import Predictor, ShapeKey, shape_key
 from search.engine.propose import Candidate, Chosen, Limits, Proposer
 from search.engine.samplers import SamplerStudy, chosen_sampler, seed_of
 from search.engine.warm import hints_of
@@ -54,8 +54,9 @@ class Suggester:
         self._handed: dict[str, Recipe] = {}  # what is in flight, by trial
         self._turns = {entry.recipe.trunk_id for entry in store.started}  # the trunks that were ever handed out
         self._random = Random()
-        self._predicted: dict[str, Candidate] = {}  # of what is in flight, by trial, by this version of the predictor:
+        self._expected: dict[str, Candidate] = {}  # of what is in flight, by trial, by this version of the predictor:
         self._version = (0, 0)
+        self._timed: set[ShapeKey] = set()  # shapes that were measured since
         self.sampler = SamplerStudy(space, config.sampler, config.seed, config.objectives, config.constraints)
         encoder = Encoder(space)
         hints = hints_of(config.warm_start, baseline=store.baseline, image_size=config.image_size)
@@ -118,12 +119,13 @@ class Suggester:
     def ended(self, trial_id: str) -> None:
         """Learns how a trial ended, from the records that were stored before this call."""
         del self._handed[trial_id]
-        self._predicted.pop(trial_id, None)
+        self._expected.pop(trial_id, None)
         self._take_in()
 
     def _take_in(self) -> None:
         for record in self.knowledge.update():
             self.sampler.add(record, self._store.baseline)
+            self._timed.add(shape_key(record.recipe))
 
     def _is_new(self, recipe: Recipe) -> bool:
         return recipe.trunk_id not in self.knowledge.trunks and recipe.trunk_id not in self._turns
@@ -154,16 +156,20 @@ class Suggester:
             drawn.setdefault(recipe.trunk_id, recipe)
         recipes = [recipe for recipe in drawn.values() if self._is_new(recipe)]
         archive, reachable = self.knowledge.archive, self.knowledge.reachable
-        return self.proposer.choose(recipes, archive, self._in_flight(), self._limits(), reachable)
+        return self.proposer.choose(recipes, archive, self.in_flight(), self._limits(), reachable)
 
-    def _in_flight(self) -> list[Candidate]:
-        """What is expected of each recipe in flight. Predictions are made once for each version of the predictor."""
+    def in_flight(self) -> list[Candidate]:
+        """What is expected of each recipe in flight, looked up anew only where more is known: there may be thousands."""
         if (version := self.knowledge.predictor.version) != self._version:
-            self._predicted, self._version = {}, version
-        new = [trial_id for trial_id in self._handed if trial_id not in self._predicted]
-        found = self.proposer.predict([self._handed[trial_id] for trial_id in new])
-        self._predicted |= dict(zip(new, found, strict=True))
-        return [self.proposer.settled(self._predicted[trial_id]) for trial_id in self._handed]
+            self._expected, self._version = {}, version
+        for trial_id, candidate in self._expected.items():
+            if not self._timed.isdisjoint(candidate.keys):
+                self._expected[trial_id] = self.proposer.settled(candidate)
+        self._timed.clear()
+        new = [trial_id for trial_id in self._handed if trial_id not in self._expected]
+        found = self.proposer.expect([self._handed[trial_id] for trial_id in new])
+        self._expected |= dict(zip(new, found, strict=True))
+        return [self._expected[trial_id] for trial_id in self._handed]
 
     def _baseline(self) -> tuple[Measurement, float] | None:
         """What was measured of the baseline, and its accuracy."""

@@ -8,13 +8,14 @@ calls noise is drawn once for each trunk, as one training gives one accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.engine.length import total_epochs
+from search.engine.predict import TRAINING_FIELDS, trunk_shape
 from search.measure.latency import Latency
 from search.record import Measurement, Record
 from search.simulate.curves import CurveFamily, fit_curves
@@ -27,6 +28,8 @@ from spaces.recipe import LEAF_FIELDS, Recipe
 Floats = NDArray[np.float64]
 HEADROOM = 0.02  # how far above the best recorded accuracy the best possible one is taken to be
 COLLAPSED = 0.5  # less than this share of the baseline's accuracy is a training that collapsed: no curve leads there
+TRUNK = [name for name in Recipe.model_fields if name not in LEAF_FIELDS]  # what accuracy and seconds depend on
+SHAPE = [name for name in Recipe.model_fields if name not in TRAINING_FIELDS]  # what latency and size depend on
 LATENCY_NOISE = 0.003  # coefficient of variation of a measured ratio, see docs/adr/003-latency.md
 
 
@@ -34,7 +37,7 @@ LATENCY_NOISE = 0.003  # coefficient of variation of a measured ratio, see docs/
 class FitErrors:
     """Errors of the fit on trunks that were left out; the standard deviation of the data stands beside each.
 
-    Latency and size are of natural logarithms, accuracy of fractions.
+    Latency and size are of natural logarithms, and of shapes that were left out; accuracy is of fractions.
     """
 
     latency: float
@@ -45,7 +48,7 @@ class FitErrors:
     accuracy_deviation: float
     curve: float
     curves: int
-    trunks: int
+    shapes: int
     trained: int
 
 
@@ -56,31 +59,31 @@ class Surrogate:
         self.recorded = recorded
         every = [recipe for recipe, _, _ in recorded.costs]
         self._columns = _columns([*every, *(final.recipe for final in recorded.finals)])
-        X = self.rows(every)
+        X = self.rows(every, SHAPE)
         self._latency = Process(X, np.log([latency for _, latency, _ in recorded.costs]), least_noise=0.02)
         self._size = Process(X, np.log([size for _, _, size in recorded.costs]), least_noise=0.02)
         self._finals = [f for f in recorded.finals if total_epochs(f.recipe) and f.accuracy > COLLAPSED * self._own]
         accuracies = np.array([final.accuracy for final in self._finals])
         self.top = float(accuracies.max()) + HEADROOM
-        rows = self.rows([final.recipe for final in self._finals], leaf=False)
+        rows = self.rows([final.recipe for final in self._finals], TRUNK)
         self._accuracy = Process(rows, np.log(self.top - accuracies))
         self._seconds = Process(
-            self.rows([recipe for recipe, _ in recorded.epoch_seconds], leaf=False),
+            self.rows([recipe for recipe, _ in recorded.epoch_seconds], TRUNK),
             np.log([seconds for _, seconds in recorded.epoch_seconds]),
         )
         self.curves: CurveFamily = fit_curves([points for _, points in recorded.curves])
         self._leaves = _leaf_statistics(recorded)
 
-    def rows(self, recipes: Sequence[Recipe], *, leaf: bool = True) -> Floats:
-        """Features of recipes; without ``leaf``, those of their trunks."""
-        columns = [(name, value) for name, value in self._columns if leaf or name.split(".")[0] not in LEAF_FIELDS]
+    def rows(self, recipes: Sequence[Recipe], fields: Collection[str]) -> Floats:
+        """What of recipes' features belongs to these fields."""
+        columns = [(name, value) for name, value in self._columns if name.split(".")[0] in fields]
         flat = (to_params(recipe) for recipe in recipes)
         return np.array([[_feature(params, name, value) for name, value in columns] for params in flat])
 
     def errors(self) -> FitErrors:
         """The errors on left-out trunks."""
         recorded = self.recorded
-        groups = [recipe.trunk_id for recipe, _, _ in recorded.costs]
+        groups = [trunk_shape(recipe) for recipe, _, _ in recorded.costs]
         return FitErrors(
             latency=self._latency.error(groups),
             latency_deviation=float(np.std(np.log([latency for _, latency, _ in recorded.costs]))),
@@ -90,7 +93,7 @@ class Surrogate:
             accuracy_deviation=float(np.std([final.accuracy for final in self._finals])),
             curve=self.curves.error,
             curves=self.curves.curves,
-            trunks=len(set(groups)),
+            shapes=len(set(groups)),
             trained=len(self._finals),
         )
 
@@ -130,7 +133,7 @@ class World:
 
     def measured(self, leaf: Recipe, *, accuracy: bool) -> Measurement:
         """What a leaf's file measures; its accuracy only after training."""
-        row = self._surrogate.rows([leaf])
+        row = self._surrogate.rows([leaf], SHAPE)
         baseline = self._surrogate.recorded.baseline.measurement
         assert baseline is not None
         ratio, size = float(np.exp(self._latency(row)[0])), float(np.exp(self._size(row)[0]))
@@ -162,7 +165,7 @@ class World:
         """The trunk's accuracy after its whole training, on average over its leaves."""
         if not total_epochs(trunk):
             return self._untrained.get(trunk.trunk_id, self._surrogate._own)
-        row = self._surrogate.rows([trunk], leaf=False)
+        row = self._surrogate.rows([trunk], TRUNK)
         noise = self._surrogate._accuracy.noise * self._dice(trunk.trunk_id, 2).normal()
         return max(0.01, self._surrogate.top - float(np.exp(self._accuracy(row)[0] + noise)))
 
@@ -176,7 +179,7 @@ class World:
 
     def epoch_seconds(self, trunk: Recipe) -> float:
         """Seconds of one epoch on one worker."""
-        return float(np.exp(self._seconds(self._surrogate.rows([trunk], leaf=False))[0]))
+        return float(np.exp(self._seconds(self._surrogate.rows([trunk], TRUNK))[0]))
 
     def baseline(self) -> Record:
         """The uncompressed model's record."""

@@ -22,10 +22,12 @@ CORNER = (0.0, 1.0)
 
 
 def test_rungs_are_a_geometric_row_before_the_end() -> None:
-    assert RungSettings(base=3, eta=3).epochs(30) == (3, 9, 27)
-    assert RungSettings(base=3, eta=3).epochs(27) == (3, 9)  # the end is no rung
-    assert RungSettings(base=2, eta=1.5).epochs(8) == (2, 3, 4, 7)
-    assert RungSettings(base=10).epochs(10) == ()
+    assert RungSettings(base=3, eta=3).epochs(36) == (3, 9, 27)
+    assert RungSettings(base=3, eta=3).epochs(30) == (3, 9)  # at 27 a tenth would be left
+    assert RungSettings(base=3, eta=3, saves=0.1).epochs(30) == (3, 9, 27)
+    assert RungSettings(base=3, eta=3, saves=0.01).epochs(27) == (3, 9)  # the end is no rung
+    assert RungSettings(base=2, eta=1.5).epochs(8) == (2, 3, 4)
+    assert RungSettings(base=9).epochs(10) == ()
 
 
 def test_a_table_worked_by_hand() -> None:

@@ -176,7 +176,7 @@ def test_errors_of_the_fit_are_stated(surrogate: Surrogate) -> None:
     errors = surrogate.errors()
     assert errors.accuracy < errors.accuracy_deviation
     assert errors.latency < errors.latency_deviation
-    assert (errors.trunks, errors.trained, errors.curves) == (10, 10, 12)
+    assert (errors.shapes, errors.trained, errors.curves) == (10, 10, 12)
 
 
 def test_draws_of_a_process_pass_through_what_is_certain() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
@@ -140,6 +142,29 @@ def test_trials_in_flight_are_told_apart(space: Space) -> None:
     tasks = [suggester.suggest(f"flying {number}") for number in range(12)]
     trunks = [task.leaves[0].trunk_id for task in tasks if task]
     assert len(set(trunks)) == 12
+
+
+def test_what_was_timed_meanwhile_is_known_of_what_is_in_flight(space: Space) -> None:
+    """Latency and size of a shape do not depend on its training, so one trial's are also another's."""
+    store = Records([make_baseline()])
+    trunks = [space.nearest({"prune.channels.ratio": 0.5, "finetune.train.lr": lr}) for lr in (0.001, 0.01)]
+    shapes = itertools.product((0.5, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8), (32, 64), ("silu", "relu"))
+    for ratio, size, activation in list(shapes)[2:]:  # so many that two more rows do not change what is predicted
+        wanted = {"image_size": size, "activation": activation, "prune.channels.ratio": ratio}
+        store.append([result(leaf) for leaf in space.leaves(space.nearest(wanted))])
+    suggester = Suggester(config(), space, store, first=trunks)
+    flying, other = suggester.suggest("flying"), suggester.suggest("other")
+    assert flying is not None and other is not None
+    (predicted, _), leaves = suggester.in_flight(), flying.leaves
+    truth = [result(leaf).measurement for leaf in leaves]
+    expected = [(m.latency.ratio, m.size_ratio) for m in truth if m is not None]
+    assert predicted.doubt[:, 0].min() > 0
+    version = suggester.knowledge.predictor.version
+    finish(suggester, store, "other", other)
+    assert suggester.knowledge.predictor.version == version
+    (known,) = suggester.in_flight()
+    np.testing.assert_allclose(known.costs, expected)
+    assert known.doubt.max() == 0
 
 
 def test_without_leaves_only_the_drawn_one_is_measured(space: Space) -> None:
