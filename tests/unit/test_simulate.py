@@ -25,7 +25,7 @@ from search.simulate.process import Process
 from search.simulate.recorded import CURVES, Curve, Recorded, read
 from search.simulate.replay import Replay, Step, Trajectory
 from search.simulate.scale import measure
-from search.simulate.surrogate import Surrogate
+from search.simulate.surrogate import LATENCY_NOISE, Surrogate
 from search.store import Store, write_atomically
 from search.study import SamplerName, StudyConfig
 from spaces.recipe import ChannelPrune, Finetune, Recipe
@@ -158,6 +158,17 @@ def test_a_world_answers_every_question_once(surrogate: Surrogate) -> None:
     end = [world.accuracy_at(recipe, 8) for world in worlds]
     assert end == [pytest.approx(world.final(recipe)) for world in worlds]
     assert worlds[0].measured(recipe, accuracy=False).accuracy is None
+
+
+def test_latency_and_size_have_nothing_to_do_with_training(surrogate: Surrogate) -> None:
+    world, shape = surrogate.world(3), ChannelPrune(ratio=0.3)
+    tunes = [Finetune(epochs=epochs, lr=lr) for epochs in (4, 8) for lr in (0.001, 0.009)]
+    recipes = [Recipe(image_size=64, prune=shape, finetune=tune) for tune in tunes]
+    found = [world.measured(recipe, accuracy=False) for recipe in recipes]
+    assert len({own.size_bytes for own in found}) == 1
+    ratios = [own.latency.ratio for own in found]
+    assert ratios == pytest.approx([np.mean(ratios)] * 4, rel=4 * LATENCY_NOISE)
+    assert len({world.final(recipe) for recipe in recipes}) == 4
 
 
 def test_worlds_agree_with_the_records_and_differ_elsewhere(surrogate: Surrogate, recorded: Recorded) -> None:
