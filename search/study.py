@@ -85,7 +85,7 @@ class Engine(_Section):
     """
 
     candidates: int = Field(default=64, ge=1, le=10_000)
-    sampled: int = Field(default=2, ge=1, le=100)
+    sampled: int = Field(default=1, ge=1, le=100)
     cost_power: float = Field(default=1.0, ge=0, le=2)
     leaves: bool = True
     screen: bool = True

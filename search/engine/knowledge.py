@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 from search.engine.archive import Archive
 from search.engine.length import total_epochs, trained_epochs
 from search.engine.predict import Predictor
 from search.engine.warm import Hint
 from search.record import BASELINE, Record
+from search.results import feasible
 from search.store import Records
+from search.study import StudyConfig
 from spaces.recipe import Recipe
 
-# Less than this share of the baseline's accuracy is as useless as none, and is learned as that share. One training that
-# collapsed would otherwise be most of the error on unseen trunks, and make every recipe look worth a gamble.
+# Where accuracy has a limit, less than this share of the baseline's is as useless as none, and is learned as that share.
+# One training that collapsed would otherwise be most of the error on unseen trunks, and make every recipe look worth a
+# gamble. Without a limit, what loses much is still worth something, and how much has to be known.
 USELESS = 0.7
 
 
@@ -22,17 +24,17 @@ class Knowledge:
     """The front, the trunks that were tried, the epochs spent, and a predictor that learned from all records.
 
     Args:
+        config: the study; a record that breaks its limits never joins the front.
         store: the records; they are only read.
         archive: the front, empty at first.
-        keeps: whether a finished record keeps the study's limits; one that does not never joins the front.
         predictor: learns from every record, and from hints.
         hints: what earlier studies say.
     """
 
     def __init__(
-        self, store: Records, archive: Archive, predictor: Predictor, hints: list[Hint], keeps: Callable[[Record], bool]
+        self, config: StudyConfig, store: Records, archive: Archive, predictor: Predictor, hints: list[Hint]
     ) -> None:
-        self._store, self.archive, self.predictor, self._keeps = store, archive, predictor, keeps
+        self._config, self._store, self.archive, self.predictor = config, store, archive, predictor
         self._read = 0  # records that were taken in
         self._gains: dict[tuple[int, int], list[float]] = {}  # from a rung to the end, of trunks that finished
         self.trunks: set[str] = set()
@@ -62,7 +64,7 @@ class Knowledge:
             self.trunks.add(trunk)
             self.epochs += trained_epochs(leaves)
         for record in leaves:
-            if self._keeps(record):
+            if feasible(record, self._store.baseline, self._config):
                 self.archive.add(record)
             if (measured := record.measurement) is not None:
                 self.predictor.learn_costs(record.recipe, latency=measured.latency.ratio, size=measured.size_ratio)
@@ -75,7 +77,9 @@ class Knowledge:
         self.growth.append(self.archive.hypervolume())
 
     def _learn_accuracy(self, recipe: Recipe, accuracy: float) -> None:
-        self.predictor.learn_accuracy(recipe, max(accuracy, USELESS * self._baseline_accuracy()))
+        limited = self._config.constraints.max_accuracy_drop is not None
+        least = USELESS * self._baseline_accuracy() if limited else 0.0
+        self.predictor.learn_accuracy(recipe, max(accuracy, least))
 
     def _baseline_accuracy(self) -> float:
         baseline = self._store.baseline

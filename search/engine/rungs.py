@@ -54,7 +54,7 @@ class RungSettings(BaseModel):
 
     base: int = Field(default=9, ge=1)
     eta: float = Field(default=3, gt=1)
-    keep: float = Field(default=0.75, gt=0, le=1)
+    keep: float = Field(default=0.9, gt=0, le=1)
     grace: int = Field(default=4, ge=1)
     saves: float = Field(default=0.25, gt=0, lt=1)
 

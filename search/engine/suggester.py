@@ -19,12 +19,12 @@ from search.engine.archive import Archive
 from search.engine.draw import draw, neighbour
 from search.engine.features import Encoder
 from search.engine.knowledge import Knowledge
+from search.engine.length import total_epochs
 from search.engine.predict import Predictor, ShapeKey, shape_key
 from search.engine.propose import Candidate, Chosen, Limits, Proposer
 from search.engine.samplers import SamplerStudy, chosen_sampler, seed_of
 from search.engine.warm import hints_of
 from search.record import Measurement, Record
-from search.results import feasible
 from search.screen import Bar, Rival
 from search.store import Records
 from search.study import StudyConfig
@@ -34,6 +34,7 @@ from spaces.space import Space
 
 SUGGESTIONS = 10  # draws of the sampler, which may insist on what is known, before it is left aside
 RANDOM_DRAWS = 500  # uniform draws before the suggester believes that it has seen every trunk of the space
+FIRST = 3  # of its draws, of which the cheapest is tried before there are predictions
 TRUNKS = 6  # measured trunks before predictions are worth having
 
 
@@ -63,9 +64,7 @@ class Suggester:
         for hint in hints:
             self.sampler.add_hint(hint)
         archive, predictor = Archive(config.objectives), Predictor(encoder, config.seed)
-        self.knowledge = Knowledge(
-            store, archive, predictor, hints, keeps=lambda record: feasible(record, store.baseline, config)
-        )
+        self.knowledge = Knowledge(config, store, archive, predictor, hints)
         self.proposer = Proposer(
             space,
             encoder,
@@ -135,9 +134,14 @@ class Suggester:
         return self.sampler.draws(list(self._handed.values()), self._turn)
 
     def _sampled(self) -> Recipe | None:
-        """The sampler's first draw whose trunk was not tried, or None if it insists on what is known."""
-        draws = islice(self._draws(), SUGGESTIONS)
-        return next((recipe for recipe in draws if self._is_new(recipe)), None)
+        """The sampler's draw whose trunk was not tried, or None if it insists on what is known.
+
+        The first one is taken if no candidates are compared; else the shortest training of a few: what the predictor
+        learns first should cost little.
+        """
+        draws = (recipe for recipe in islice(self._draws(), SUGGESTIONS) if self._is_new(recipe))
+        few = FIRST if self._config.engine.candidates > 1 else 1
+        return min(islice(draws, few), key=total_epochs, default=None)
 
     def _any_new(self) -> Recipe | None:
         """A uniform draw whose trunk was not tried, or None if the space seems used up."""
