@@ -14,9 +14,9 @@ from search.store import Records
 from search.study import StudyConfig
 from spaces.recipe import Recipe
 
-# Where accuracy has a limit, less than this share of the baseline's is as useless as none, and is learned as that share.
-# One training that collapsed would otherwise be most of the error on unseen trunks, and make every recipe look worth a
-# gamble. Without a limit, what loses much is still worth something, and how much has to be known.
+# Where accuracy has a limit, less than this share of the baseline's is as useless as none, and is learned as that
+# share. One training that collapsed would otherwise be most of the error on unseen trunks, and make every recipe look
+# worth a gamble. Without a limit, what loses much is still worth something, and how much has to be known.
 USELESS = 0.7
 
 

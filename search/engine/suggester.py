@@ -163,7 +163,7 @@ class Suggester:
         return self.proposer.choose(recipes, archive, self.in_flight(), self._limits(), reachable)
 
     def in_flight(self) -> list[Candidate]:
-        """What is expected of each recipe in flight, looked up anew only where more is known: there may be thousands."""
+        """What is expected of each recipe in flight; there may be thousands, so only what changed is looked up anew."""
         if (version := self.knowledge.predictor.version) != self._version:
             self._expected, self._version = {}, version
         for trial_id, candidate in self._expected.items():
