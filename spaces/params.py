@@ -32,7 +32,8 @@ def to_params(recipe: BaseModel) -> Params:
 
 def nested(params: Params, fields: Collection[str]) -> dict[str, Any]:
     """``params`` as the content of a recipe with ``fields``; those of kinds that were not chosen are left out."""
-    content: dict[str, Any] = {field: {"kind": params[f"{field}.kind"]} for field in fields if f"{field}.kind" in params}
+    kinds = {field: params.get(f"{field}.kind") for field in fields}
+    content: dict[str, Any] = {field: {"kind": kind} for field, kind in kinds.items() if kind is not None}
     for name, value in params.items():
         field, *rest = name.split(".", 2)
         if not rest and field in fields:

@@ -6,9 +6,10 @@ the fields of that kind alone, so the space is conditional.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from spaces.recipe import LEAF_FIELDS, Recipe
 from spaces.sense import concerns_a_rule, refusal, wasteful
 
 Question = tuple[str, Domain]
+Questions = dict[tuple[Any, ...], Question]  # by what was asked, and the answers so far that rules read
 Ask = Callable[[str, Domain], Value]
 
 
@@ -39,7 +41,7 @@ class Space:
 
     name: str
     fields: Mapping[str, Domain | tuple[PartSpace, ...]]
-    _questions: dict[tuple[Any, ...], Question] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _questions: Questions = dataclasses.field(default_factory=Questions, init=False, repr=False, compare=False)
 
     def build(self, ask: Ask) -> Recipe:
         """The recipe that the answers of ``ask(name, domain)`` describe; constants are asked about too.
