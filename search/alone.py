@@ -156,7 +156,8 @@ def _in_turn(place: Workplace) -> Callable[[Path, int], Latency]:
     def measure(file: Path, runs: int) -> Latency:
         with _alone(place, "latency"):
             target = place.target
-            return measure_latency(file, place.baseline_onnx, threads=target.threads, runs=runs, cores=target.cores)
+            effort, cores = target.effort(runs), target.cores
+            return measure_latency(file, place.baseline_onnx, threads=target.threads, effort=effort, cores=cores)
 
     return measure
 

@@ -67,7 +67,8 @@ def apply_recipe(
         place = prepare(config, folder, Store(folder), threads=threads)
 
         def latency(file: Path, runs: int) -> Latency:
-            return measure_latency(file, place.baseline_onnx, threads=place.target.threads, runs=runs)
+            target = place.target
+            return measure_latency(file, place.baseline_onnx, threads=target.threads, effort=target.effort(runs))
 
         [record] = try_recipe(Task(leaves=(recipe,)), place, latency)
         if record.artifact is None:

@@ -183,8 +183,9 @@ def _measured_baseline(recipe: Recipe, place: Workplace) -> Record:
     model = load_baseline(place.inputs.baseline)
 
     def latency(file: Path, runs: int) -> Any:
+        target = place.target
         return measure_latency(
-            file, place.baseline_onnx, threads=place.target.threads, runs=runs, cores=place.target.cores
+            file, place.baseline_onnx, threads=target.threads, effort=target.effort(runs), cores=target.cores
         )
 
     gauge = place.gauge(model, recipe.image_size, latency)

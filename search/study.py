@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search.data import read_data
 from search.engine.rungs import RungSettings
 from search.errors import UserError
+from search.measure.pairs import Effort
 from search.record import Objective
 from search.tasks.table import KINDS, check_space
 from spaces.content import is_mapping
@@ -31,6 +32,8 @@ class _Section(BaseModel):
 class Target(_Section):
     """Where the model will run, and so where it is measured.
 
+    A file is timed at most ``runs`` times and for ``seconds``, less if the ratio to the baseline is known to
+    ``precision`` (0.01: half the width of its 95 % interval is one percent of it).
     ``cores`` pins the measurement to these cores instead of the last ones. ``opset`` is the version of ONNX's operators
     that the target reads: 13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
     Precisions whose storage needs a newer one raise it.
@@ -41,7 +44,13 @@ class Target(_Section):
     threads: int = Field(default=1, ge=1, le=256)
     cores: tuple[int, ...] | None = None
     runs: int = Field(default=150, ge=10, le=100_000)
+    precision: float = Field(default=0.01, gt=0, lt=1)
+    seconds: float = Field(default=60.0, gt=0)
     opset: int = Field(default=17, ge=13, le=20)
+
+    def effort(self, runs: int) -> Effort:
+        """How long to time a file, ``runs`` times at most."""
+        return Effort(runs=runs, precision=self.precision, seconds=self.seconds)
 
 
 class Constraints(_Section):

@@ -51,13 +51,17 @@ def measure(
     data: Annotated[Path | None, typer.Option(help=f"{DATA}, to measure accuracy too.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")] = 1,
-    runs: Annotated[int, typer.Option(min=10, help="Timed pairs.")] = 150,
+    runs: Annotated[int, typer.Option(min=10, help="Timed pairs, at most.")] = 300,
+    precision: Annotated[float, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.")] = 0.01,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to spend.")] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Measures an ONNX file: latency beside another file, size, and accuracy if given data."""
     from search.measure.file import measure_file
+    from search.measure.pairs import Effort
 
-    result = measure_file(model, against=against, data=data, split=split, threads=threads, runs=runs)
+    effort = Effort(runs=runs, precision=precision, seconds=seconds)
+    result = measure_file(model, against=against, data=data, split=split, threads=threads, effort=effort)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

@@ -20,9 +20,10 @@ class Bench:
 
     def measure(self, candidate: str, baseline: str, target: Target, runs: int) -> Latency:
         """The candidate's latency beside the baseline's; see ``measure_latency``."""
+        effort = target.effort(runs)
         return measure_latency(
-            Path(candidate), Path(baseline), threads=target.threads, runs=runs, cores=target.cores
-        )  # fmt: skip
+            Path(candidate), Path(baseline), threads=target.threads, effort=effort, cores=target.cores
+        )
 
 
 def start_bench() -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 from search.errors import UserError
 from search.measure.host import host_info
 from search.measure.latency import measure_latency
+from search.measure.pairs import Effort
 from search.tasks.accuracy import further_metrics
 
 
 def measure_file(
-    model: Path, *, against: Path | None, data: Path | None, split: str, threads: int, runs: int
+    model: Path, *, against: Path | None, data: Path | None, split: str, threads: int, effort: Effort
 ) -> dict[str, Any]:
     """The measurements of ``model`` as one flat object; accuracy is None without ``data``.
 
@@ -21,7 +22,7 @@ def measure_file(
         UserError: a file is missing or refused, or the data has no such split.
     """
     baseline = against or model
-    latency = measure_latency(model, baseline, threads=threads, runs=runs)
+    latency = measure_latency(model, baseline, threads=threads, effort=effort)
     size, reference = model.stat().st_size, baseline.stat().st_size
     result: dict[str, Any] = {
         "model": str(model),
@@ -36,7 +37,10 @@ def measure_file(
         "size_ratio": size / reference,
         "runs": latency.runs,
         "threads": threads,
+        "warmup": latency.warmup,
         "clock": latency.clock,
+        "waiting": latency.waiting,
+        "doubts": list(latency.doubts),
         "host": host_info().id,
     }
     return result | (_accuracy(model, data, split, threads) if data else {})

@@ -1,32 +1,30 @@
 """Latency of an exported model next to its baseline, on ONNX Runtime's CPU provider.
 
 Milliseconds depend on what else the machine does, so what is compared between recipes is the *ratio* to a
-baseline model timed in the same process at the same moment: the two run in turn, in a random order within
-each pair, and every pair gives one ratio. With one thread a run is timed by the CPU time of the calling
-thread, which is where ONNX Runtime computes then; it equals the wall clock on a quiet machine and barely
-moves on a loaded one. With more threads the work is spread over a pool that also waits, so the wall clock
-is all there is, and the machine has to be quiet.
+baseline model timed in the same process at the same moment (search/measure/pairs.py). With one thread a run
+is timed by the CPU time of the calling thread, which is where ONNX Runtime computes then; it equals the wall
+clock on a quiet machine and barely moves on a loaded one. With more threads the work is spread over a pool that
+also waits, so the wall clock is all there is, and the machine has to be quiet.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from search.errors import UserError
+from search.measure.pairs import USUAL, ClockName, Effort, Series, doubts, paired_ratio, time_pairs, waiting
 
 _ort: Any = onnxruntime  # it has no type stubs
-Floats = NDArray[np.float64]
-Clock = Literal["thread-cpu", "wall"]
+ATTEMPTS = 2  # of a measurement that gives reason to doubt it
 
 _INPUT_TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -44,7 +42,9 @@ class Latency:
     """One paired measurement. `p50_ms`, `p95_ms` and `fps` are wall time; the ratio is by `clock`.
 
     `ratio` is candidate over baseline, so 0.5 is twice as fast; `ratio_low` and `ratio_high` bound it with
-    95 % confidence. `cores` are the ones the measurement was pinned to, None when it was not pinned.
+    95 % confidence. `cores` are the ones the measurement was pinned to, None when it was not pinned. `waiting` is the
+    share of the wall time in which other work held the core: milliseconds are too long by it, the ratio is not.
+    `doubts` are sentences on why these numbers should be taken again; there are none in a good measurement.
     """
 
     p50_ms: float
@@ -56,12 +56,16 @@ class Latency:
     baseline_p50_ms: float
     runs: int
     threads: int
-    clock: Clock
+    clock: ClockName
     cores: tuple[int, ...] | None
+    warmup: int = 0
+    waiting: float = 0.0
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cores is not None:  # JSON has no tuples: a record read back gives a list
             object.__setattr__(self, "cores", tuple(self.cores))
+        object.__setattr__(self, "doubts", tuple(self.doubts))
 
 
 def measure_latency(
@@ -69,19 +73,19 @@ def measure_latency(
     baseline: Path,
     *,
     threads: int = 1,
-    runs: int = 100,
-    warmup: int = 10,
+    effort: Effort = USUAL,
     cores: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Latency:
     """Times two ONNX files in turn, each on a fixed random input of its own input shape.
 
+    A measurement that gives reason to doubt it is made a second time, and the one with fewer doubts is returned.
+
     Args:
         candidate: the ONNX file in question.
         baseline: the ONNX file to compare with; its input size may differ.
         threads: intra-op threads of both sessions; the ratio is of CPU time with 1, of wall time with more.
-        runs: timed pairs; the interval narrows with their square root.
-        warmup: pairs run before, untimed: first runs allocate memory and fill caches.
+        effort: when the ratio is known well enough, and when to give up.
         cores: logical cores to pin this thread and the sessions' threads to. None takes the last `threads` cores that
             this process may use. Linux only: another system leaves the placement to itself.
         seed: of the input, of the order within pairs, and of the bootstrap.
@@ -90,10 +94,9 @@ def measure_latency(
         MeasurementError: a file is missing, broken, or has an input that cannot be made up; fewer than 2
             runs; cores that this process may not use, or fewer of them than threads.
     """
-    if runs < 2 or warmup < 0 or threads < 1:
+    if effort.runs < 2 or threads < 1:
         raise MeasurementError(
-            f"cannot time {runs} runs after {warmup} warm-up runs on {threads} threads; "
-            "ask for at least 2 runs, 0 warm-up runs and 1 thread"
+            f"cannot time {effort.runs} runs on {threads} threads; ask for at least 2 runs and 1 thread"
         )
     if cores is not None and len(set(cores)) < threads:
         raise MeasurementError(
@@ -102,11 +105,16 @@ def measure_latency(
     # Threads inherit the placement of the thread that makes them, so the sessions are made inside.
     with _pinned(_last_cores(threads) if cores is None else cores) as pinned:
         pair = (_runner(candidate, threads, seed), _runner(baseline, threads, seed))
-        wall, cpu = _time_pairs(pair, runs=runs, warmup=warmup, seed=seed)
-    clock = _choose_clock(threads, cpu)
-    chosen = wall if clock == "wall" else cpu
-    ratio, low, high = paired_ratio(chosen[:, 0], chosen[:, 1], seed=seed)
-    p50, p95 = (float(value) for value in np.percentile(wall[:, 0], [50, 95]))
+        found: list[Latency] = []
+        while len(found) < ATTEMPTS and (not found or found[-1].doubts):
+            series = time_pairs(pair, effort, threads=threads, seed=seed + len(found))
+            found.append(_latency(series, threads=threads, cores=pinned, seed=seed))
+    return min(found, key=lambda latency: len(latency.doubts))
+
+
+def _latency(series: Series, *, threads: int, cores: tuple[int, ...] | None, seed: int) -> Latency:
+    ratio, low, high = paired_ratio(series.chosen[:, 0], series.chosen[:, 1], seed=seed)
+    p50, p95 = (float(value) for value in np.percentile(series.wall[:, 0], [50, 95]))
     return Latency(
         p50_ms=p50,
         p95_ms=p95,
@@ -114,44 +122,15 @@ def measure_latency(
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        baseline_p50_ms=float(np.median(wall[:, 1])),
-        runs=runs,
+        baseline_p50_ms=float(np.median(series.wall[:, 1])),
+        runs=len(series.wall),
         threads=threads,
-        clock=clock,
-        cores=pinned,
+        clock=series.clock,
+        cores=cores,
+        warmup=series.warmup,
+        waiting=waiting(series),
+        doubts=doubts(series),
     )
-
-
-def paired_ratio(
-    candidate_times: ArrayLike, baseline_times: ArrayLike, *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float, float]:
-    """Returns the ratio of two paired series of times and its 95 % interval: (ratio, low, high).
-
-    The ratio is the median of the pairs' ratios, taken on a logarithmic scale so that swapping the two
-    series gives exactly its inverse. Compared with the ratio of the two medians it cancels what slows both
-    runs of a pair down, and is the steadier of the two under load. The interval is the percentile bootstrap
-    over pairs (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
-
-    Args:
-        candidate_times: shape (n,), positive, any unit.
-        baseline_times: shape (n,), positive, the same unit; entry i was timed next to entry i of the other.
-        seed: of the resampling.
-        resamples: bootstrap samples; memory is resamples x n x 8 bytes.
-
-    Raises:
-        ValueError: series of different lengths, empty ones, or a time that is not positive and finite.
-    """
-    ours = np.asarray(candidate_times, dtype=np.float64)
-    theirs = np.asarray(baseline_times, dtype=np.float64)
-    if ours.ndim != 1 or ours.shape != theirs.shape or len(ours) == 0:
-        raise ValueError(f"the two series must be flat and pair up; got shapes {ours.shape}, {theirs.shape}")
-    if not all(np.isfinite(times).all() and (times > 0).all() for times in (ours, theirs)):
-        raise ValueError("every time must be positive and finite")
-    logs: Floats = np.log(ours / theirs)
-    picks = np.random.default_rng(seed).integers(0, len(logs), size=(resamples, len(logs)))
-    medians: Floats = np.median(logs[picks], axis=1)
-    low, high = (float(value) for value in np.exp(np.percentile(medians, [2.5, 97.5])))
-    return float(np.exp(np.median(logs))), low, high
 
 
 def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
@@ -204,37 +183,6 @@ def _made_up_input(item: Any, path: Path, seed: int) -> NDArray[Any]:
         )
     values = np.random.default_rng(seed).random(shape, dtype=np.float32)
     return (values * 256).astype(kind) if kind is np.uint8 else values.astype(kind)
-
-
-def _time_pairs(
-    pair: tuple[Callable[[], object], Callable[[], object]], *, runs: int, warmup: int, seed: int
-) -> tuple[Floats, Floats]:
-    """Runs candidate and baseline in turn; returns wall and thread CPU times in ms, each of shape (runs, 2).
-
-    Half of the pairs start with the candidate and half with the baseline, shuffled, so that neither gains
-    from what the other leaves in the caches or from a drift of the clock frequency.
-    """
-    for _ in range(warmup):
-        for run in pair:
-            run()
-    wall = np.zeros((runs, 2))
-    cpu = np.zeros((runs, 2))
-    first = np.random.default_rng(seed).permutation(np.arange(runs) % 2)
-    for index in range(runs):
-        for column in (int(first[index]), 1 - int(first[index])):
-            run = pair[column]
-            wall_start, cpu_start = time.perf_counter_ns(), time.thread_time_ns()
-            run()
-            cpu_end, wall_end = time.thread_time_ns(), time.perf_counter_ns()
-            wall[index, column] = (wall_end - wall_start) / 1e6
-            cpu[index, column] = (cpu_end - cpu_start) / 1e6
-    return wall, cpu
-
-
-def _choose_clock(threads: int, cpu: Floats) -> Clock:
-    """Returns the thread's CPU clock for one thread, unless its ticks are too coarse for these runs."""
-    coarse = time.get_clock_info("thread_time").resolution > 1e-5 or bool((cpu <= 0).any())
-    return "wall" if threads > 1 or coarse else "thread-cpu"
 
 
 def _last_cores(count: int) -> tuple[int, ...]:

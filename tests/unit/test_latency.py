@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from search.measure.latency import Latency, MeasurementError, measure_latency, open_session, paired_ratio
+from search.measure.latency import Latency, MeasurementError, measure_latency, open_session
+from search.measure.pairs import Effort
 
 
 def save_convolutions(
@@ -48,69 +47,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-times = st.floats(0.1, 100)
-
-
-@given(st.lists(st.tuples(times, times), min_size=1, max_size=30), st.integers(0, 5))
-def test_the_ratio_is_the_median_of_the_pairs_and_lies_in_its_interval(
-    pairs: list[tuple[float, float]], seed: int
-) -> None:
-    ours, theirs = np.array(pairs).T
-    ratio, low, high = paired_ratio(ours, theirs, seed=seed, resamples=200)
-    middle = np.sort(ours / theirs)[[(len(pairs) - 1) // 2, len(pairs) // 2]]
-    assert ratio == pytest.approx(np.sqrt(middle[0] * middle[1]))
-    assert (ours / theirs).min() * (1 - 1e-9) <= low <= high <= (ours / theirs).max() * (1 + 1e-9)
-
-
-def test_the_interval_is_the_percentile_bootstrap_written_as_a_loop() -> None:
-    rng = np.random.default_rng(1)
-    ours, theirs = rng.lognormal(0.0, 0.1, 40), rng.lognormal(0.5, 0.1, 40)
-    _, low, high = paired_ratio(ours, theirs, seed=3, resamples=500)
-    rng = np.random.default_rng(3)
-    medians: list[float] = []
-    for _ in range(500):
-        rows = rng.integers(0, 40, size=40)
-        medians.append(float(np.exp(np.median(np.log(ours[rows]) - np.log(theirs[rows])))))
-    assert [low, high] == pytest.approx(np.percentile(medians, [2.5, 97.5]), rel=1e-3)
-
-
-def test_the_interval_covers_the_true_ratio_about_95_times_in_100() -> None:
-    """Log-normal noise, a drift both runs of a pair share, and one run in twenty slowed down to triple its time."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(400):
-        drift = 1 + 0.3 * np.sin(np.arange(60) / 9)
-        ours = 0.5 * drift * rng.lognormal(0, 0.05, 60)
-        theirs = drift * rng.lognormal(0, 0.05, 60)
-        for series in (ours, theirs):
-            series[rng.random(60) < 0.05] *= 3
-        _, low, high = paired_ratio(ours, theirs, seed=seed, resamples=400)
-        covered += low <= 0.5 <= high
-    assert 0.91 <= covered / 400 <= 0.98
-
-
-def test_swapping_the_series_inverts_the_ratio() -> None:
-    rng = np.random.default_rng(0)
-    ours, theirs = rng.random(50) + 0.1, rng.random(50) + 0.1
-    ratio, low, high = paired_ratio(ours, theirs)
-    assert paired_ratio(theirs, ours) == pytest.approx((1 / ratio, 1 / high, 1 / low))
-
-
-def test_a_slowdown_shared_by_both_runs_of_a_pair_cancels() -> None:
-    slowdown = np.where(np.arange(40) < 25, 1.0, 3.0)
-    assert paired_ratio(0.4 * slowdown, slowdown) == pytest.approx((0.4, 0.4, 0.4))
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [([1.0], [1.0, 2.0]), ([], []), ([0.0], [1.0]), ([1.0], [np.inf]), ([np.nan], [1.0])]
-)
-def test_times_that_are_not_times_are_refused(ours: list[float], theirs: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"pair up|positive and finite"):
-        paired_ratio(ours, theirs)
-
-
 def test_a_model_against_itself_has_a_ratio_of_one(models: dict[str, Path]) -> None:
-    latency = measure_latency(models["large"], models["large"], runs=60)
+    latency = measure_latency(models["large"], models["large"], effort=Effort(runs=60))
     assert latency.clock == "thread-cpu"
     assert latency.ratio == pytest.approx(1, abs=0.12)
     assert latency.ratio_low - 0.05 <= 1 <= latency.ratio_high + 0.05
@@ -118,14 +56,14 @@ def test_a_model_against_itself_has_a_ratio_of_one(models: dict[str, Path]) -> N
 
 
 def test_a_quarter_of_the_work_is_clearly_faster(models: dict[str, Path]) -> None:
-    faster = measure_latency(models["small"], models["large"], runs=60)
-    slower = measure_latency(models["large"], models["small"], runs=60)
+    faster = measure_latency(models["small"], models["large"], effort=Effort(runs=60))
+    slower = measure_latency(models["large"], models["small"], effort=Effort(runs=60))
     assert faster.ratio_high < 0.5 < 2 < slower.ratio_low
     assert faster.ratio * slower.ratio == pytest.approx(1, abs=0.2)
 
 
 def test_the_candidate_is_timed_on_its_own_input_size(models: dict[str, Path]) -> None:
-    assert measure_latency(models["half-size"], models["large"], runs=40).ratio_high < 0.5
+    assert measure_latency(models["half-size"], models["large"], effort=Effort(runs=40)).ratio_high < 0.5
 
 
 def test_the_ratio_holds_while_other_threads_of_the_process_compute(models: dict[str, Path]) -> None:
@@ -137,12 +75,12 @@ def test_the_ratio_holds_while_other_threads_of_the_process_compute(models: dict
         while not stop.is_set():
             np.matmul(matrix, matrix)
 
-    quiet = measure_latency(models["small"], models["large"], runs=60)
+    quiet = measure_latency(models["small"], models["large"], effort=Effort(runs=60))
     burners = [threading.Thread(target=compute) for _ in range(2)]
     for burner in burners:
         burner.start()
     try:
-        busy = measure_latency(models["small"], models["large"], runs=60)
+        busy = measure_latency(models["small"], models["large"], effort=Effort(runs=60))
     finally:
         stop.set()
         for burner in burners:
@@ -166,13 +104,15 @@ def test_one_thread_means_the_calling_thread(models: dict[str, Path]) -> None:
 
 
 def test_two_threads_are_timed_by_the_wall_clock(models: dict[str, Path]) -> None:
-    latency = measure_latency(models["small"], models["large"], threads=2, runs=20, warmup=2)
+    latency = measure_latency(models["small"], models["large"], threads=2, effort=Effort(runs=20))
     assert (latency.clock, latency.threads, latency.runs) == ("wall", 2, 20)
     assert latency.ratio < 1
 
 
 def test_milliseconds_agree_with_one_another_and_survive_json(models: dict[str, Path]) -> None:
-    latency = measure_latency(models["small"], models["large"], runs=30, cores=[min(os.sched_getaffinity(0))])
+    latency = measure_latency(
+        models["small"], models["large"], effort=Effort(runs=30), cores=[min(os.sched_getaffinity(0))]
+    )
     assert 0 < latency.p50_ms <= latency.p95_ms
     assert latency.fps == pytest.approx(1000 / latency.p50_ms)
     assert latency.p50_ms < latency.baseline_p50_ms
@@ -182,26 +122,26 @@ def test_milliseconds_agree_with_one_another_and_survive_json(models: dict[str, 
 def test_pinning_is_kept_to_the_measurement(models: dict[str, Path], tmp_path: Path) -> None:
     before = os.sched_getaffinity(0)
     core = min(before)
-    assert measure_latency(models["small"], models["small"], runs=2, cores=[core, core]).cores == (core,)
+    assert measure_latency(models["small"], models["small"], effort=Effort(runs=2), cores=[core, core]).cores == (core,)
     assert os.sched_getaffinity(0) == before
     with pytest.raises(MeasurementError):
         measure_latency(tmp_path / "missing.onnx", models["small"], cores=[core])
     assert os.sched_getaffinity(0) == before
     last = max(os.sched_getaffinity(0))
-    assert measure_latency(models["small"], models["small"], runs=2).cores == (last,)
+    assert measure_latency(models["small"], models["small"], effort=Effort(runs=2)).cores == (last,)
 
 
 def test_a_system_without_affinity_is_measured_unpinned_and_says_so(
     models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sched_setaffinity")
-    assert measure_latency(models["small"], models["small"], runs=2, cores=[0]).cores is None
+    assert measure_latency(models["small"], models["small"], effort=Effort(runs=2), cores=[0]).cores is None
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
 def test_input_types_and_an_open_batch_size(tmp_path: Path, kind: int) -> None:
     model = save_convolutions(tmp_path / "model.onnx", layers=1, side=8, batch="batch", kind=kind)
-    assert measure_latency(model, model, runs=2).p50_ms > 0
+    assert measure_latency(model, model, effort=Effort(runs=2)).p50_ms > 0
 
 
 def test_a_missing_file_is_named(models: dict[str, Path], tmp_path: Path) -> None:
@@ -226,7 +166,7 @@ def test_an_open_input_size_is_refused(models: dict[str, Path], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"runs": 1}, "at least 2 runs"),
+        ({"effort": Effort(runs=1)}, "at least 2 runs"),
         ({"threads": 0}, "at least .* 1 thread"),
         ({"threads": 2, "cores": [0]}, r"2 threads .* cores \[0\]"),
         ({"cores": []}, "at least as many cores"),
