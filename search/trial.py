@@ -96,7 +96,7 @@ def try_recipe(
             gauge = place.gauge(model, trunk.image_size, measure_latency)
         with _timed(seconds, "screen"):
             records = _screen(task, model, gauge, place, scratch / "untrained")
-        left = [leaf for leaf in task.leaves if leaf.id not in records or records[leaf.id].state != "screened"]
+        left = [leaf for leaf in task.leaves if leaf.id not in records or records[leaf.id].state == "stopped"]
         if left:
             watch = RungWatch(place=place, gauge=gauge, records=records, scratch=scratch, on_rung=on_rung)
             with _timed(seconds, "train"):
@@ -185,14 +185,15 @@ class RungWatch:
         return self.gauge.accuracy(file, plain).value
 
     def _stopped(self, record: Record, done: int, total: int) -> Record:
-        if record.state == "screened":
+        if record.state != "stopped":
             return record
         reason = f"behind the others after {done} of {total} epochs"
         return record.model_copy(update={"state": "stopped", "reason": reason, "curve": self.curve})
 
 
 def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path) -> dict[str, Record]:
-    """A record for every leaf, by id, timed on untrained weights: screened if it cannot join the front.
+    """A record for every leaf, by id, timed on untrained weights: screened if it cannot join the front, failed if it
+    cannot be timed, and else as if it had been stopped right away.
 
     None for a task without a bar, or without training: measuring it all costs no more than screening.
     """
@@ -202,7 +203,12 @@ def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path
         return {}
     records: dict[str, Record] = {}
     for leaf in task.leaves:
-        measured = gauge.quick(write_leaf(model, leaf, place.inputs, folder=folder / leaf.id))
+        try:
+            measured = gauge.quick(write_leaf(model, leaf, place.inputs, folder=folder / leaf.id))
+        except Exception as error:  # noqa: BLE001 - as in _finish
+            traceback.print_exc()
+            records[leaf.id] = Record(id=leaf.id, recipe=leaf, state="failed", reason=_reason(error))
+            continue
         reason = why_screened(
             measured.latency, size_bytes=measured.size_bytes, size_ratio=measured.size_ratio, bar=task.bar
         )
@@ -217,9 +223,11 @@ def screened_trunk(records: dict[str, Record], task: Task) -> dict[str, Record]:
         return records
     measured = [records[leaf.id].measurement for leaf in task.leaves]
     known = [(m.latency.ratio, m.size_ratio) for m in measured if m is not None]
+    if len(known) < len(measured):  # a leaf failed, so what was expected of them all says nothing
+        return records
     if (reason := why_not_worth(known, task.expected, task.bar.objectives)) is None:
         return records
-    left = {name: record for name, record in records.items() if record.state != "screened"}
+    left = {name: record for name, record in records.items() if record.state == "stopped"}
     return records | {n: r.model_copy(update={"state": "screened", "reason": reason}) for n, r in left.items()}
 
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import ray
 
-from search.measure.latency import Latency, measure_latency
+from search.measure.apart import Apart
+from search.measure.latency import Latency
 from search.study import Target
 
 NAME = "bench"
@@ -16,13 +17,19 @@ NAME = "bench"
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Bench:
-    """Measures one candidate after the other. It holds no core: the CPU-time ratio does not mind a neighbour."""
+    """Measures one candidate after the other, in a child process of its own.
+
+    It holds no core: the CPU-time ratio does not mind a neighbour. If the actor dies, Ray starts it anew and makes the
+    request again; if the child dies or hangs, the request fails and the next one has a new child.
+    """
+
+    def __init__(self) -> None:
+        self._apart = Apart()
 
     def measure(self, candidate: str, baseline: str, target: Target, runs: int) -> Latency:
         """The candidate's latency beside the baseline's; see ``measure_latency``."""
-        effort = target.effort(runs)
-        return measure_latency(
-            Path(candidate), Path(baseline), threads=target.threads, effort=effort, cores=target.cores
+        return self._apart.measure(
+            Path(candidate), Path(baseline), threads=target.threads, effort=target.effort(runs), cores=target.cores
         )
 
 

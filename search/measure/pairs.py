@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 ClockName = Literal["thread-cpu", "wall"]
 Pair = tuple[Callable[[], object], Callable[[], object]]  # the candidate's run and the baseline's
 
-BLOCK = 10  # pairs between two looks at the interval
+BLOCK = 10  # pairs between two looks at the interval, or a tenth of those so far
 LEAST = 30  # pairs before the interval is believed
 WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change by less than this share
 LONGEST_WARMUP = 60  # pairs
@@ -92,7 +92,7 @@ def time_pairs(pair: Pair, effort: Effort, *, threads: int, seed: int = 0, clock
     rng = np.random.default_rng(seed)
     times: list[tuple[tuple[float, float], tuple[float, float]]] = []
     while True:
-        count = min(BLOCK, effort.runs - len(times))
+        count = min(max(BLOCK, len(times) // 10), effort.runs - len(times))
         times += [_time_pair(pair, int(first), own) for first in rng.permutation(np.arange(count) % 2)]
         both = np.array(times)  # (pairs, columns, clocks)
         series = Series(wall=both[:, :, 0], cpu=both[:, :, 1], warmup=warmup, clock=_choose_clock(threads, both))

@@ -139,7 +139,7 @@ def test_runs_and_seconds_bound_what_cannot_be_known() -> None:
     assert len(Machine(*wild).time(Effort(runs=47, precision=1e-6)).wall) == 47
     machine = Machine(*wild)
     series = machine.time(Effort(runs=10**6, precision=1e-6, seconds=2.0))
-    assert 2.0 <= machine.now / 1e9 < 2.0 + BLOCK * 0.1
+    assert 2.0 <= machine.now / 1e9 < 2.5
     assert len(series.wall) < 250
 
 
