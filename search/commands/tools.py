@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from search.commands.app import Json, app
+from search.commands.app import Json, StudyDir, app
 
 
 @app.command(epilog="Example: python -m search doctor --json")
 def doctor(as_json: Json = False) -> None:
     """Says what this machine can do and what is missing; exits 2 if something required is."""
-    from dataclasses import asdict
-
     from search.measure.host import doctor as examine
     from search.measure.host import host_info
 
@@ -62,3 +61,33 @@ def scale(
     from search.simulate.command import run_scale
 
     run_scale(finished=finished, workers=workers, calls=calls, size=size, records=records or [], as_json=as_json)
+
+
+@app.command(epilog="Example: python -m search trust results/my-model --files 10 --json")
+def trust(
+    folder: StudyDir,
+    files: Annotated[int, typer.Option(min=2, help="Model files of the study, evenly over their latencies.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each on the machine as it is.")] = 2,
+    busy: Annotated[int | None, typer.Option(min=0, help="Busy processes beside [default: one a core].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Times a study's files on the quiet machine and on a busy one: how far ratios and their order can be trusted."""
+    from search.measure.trust import files_of, measure_trust
+
+    chosen, baseline, target = files_of(folder, files)
+    found = measure_trust(
+        chosen,
+        baseline,
+        target,
+        repeats=repeats,
+        busy=busy,
+        on_ratio=lambda file, ratio: typer.echo(f"{file.parent.name}  ×{ratio:.4f}", err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        typer.echo(
+            f"{len(found.files)} files, {repeats} times quiet and once beside {found.busy_processes} busy processes: "
+            f"repeats differ by {found.repeat_difference:.1%} at most, under load by {found.load_difference:.1%}, "
+            f"Kendall's tau {found.kendall_tau:.3f}"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.study import StudyConfig
+from search.study import StudyConfig, Target
 from spaces.parse import parse_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,10 @@ def test_the_study_in_the_readme_is_accepted() -> None:
 def test_the_space_in_its_document_is_accepted() -> None:
     space = parse_space(indented_block("docs/spaces.md", "image_size: {scale"), name="doc", image_size=320)
     assert len(space.leaves(space.nearest({}))) == 3
+
+
+def test_the_target_in_its_document_is_what_it_is_by_default() -> None:
+    assert Target.model_validate(indented_block("docs/measuring.md", "target:")["target"]) == Target()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

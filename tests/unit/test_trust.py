@@ -1,0 +1,74 @@
+"""The same files timed quietly and under load: what is compared, and which files are taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.errors import UserError
+from search.measure.trust import files_of, measure_trust
+from search.record import Artifact
+from search.store import Store
+from search.study import StudyConfig, Target
+from spaces.recipe import ChannelPrune, Recipe
+from tests.fakes import make_baseline, make_record
+from tests.loops import save_loop
+
+
+def test_the_order_of_clearly_different_files_holds_under_load(tmp_path: Path) -> None:
+    files = []
+    for trips in (1000, 8000, 3000):
+        (tmp_path / str(trips)).mkdir()
+        files.append(save_loop(tmp_path / str(trips) / "model.onnx", trips))
+    heard: list[Path] = []
+    found = measure_trust(
+        files, files[1], Target(runs=30), repeats=2, busy=1, on_ratio=lambda file, ratio: heard.append(file)
+    )
+    assert heard == files * 3
+    assert found.files == ["1000", "8000", "3000"]
+    assert found.kendall_tau == 1
+    assert found.quiet[0] == pytest.approx(found.quiet[1], rel=0.3)
+    assert found.loaded == pytest.approx(found.quiet[0], rel=0.3)
+    first, second = found.quiet
+    differences = [max(a, b) / min(a, b) - 1 for a, b in zip(first, second, strict=True)]
+    assert found.repeat_difference == pytest.approx(max(differences))
+    assert (found.busy_processes, len(found.loaded)) == (1, 3)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    config = StudyConfig(name="toy", model="a.pt", data=Path("data.yaml"), image_size=64)
+    (tmp_path / "study.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    baseline = make_baseline().model_copy(
+        update={"artifact": Artifact(path="baseline/model.onnx", sha256="0" * 64, size_bytes=1)}
+    )
+    ratios = [0.3, 0.7, 0.1, 0.5, 0.6]
+    recipes = [Recipe(image_size=64, prune=ChannelPrune(ratio=ratio)) for ratio in ratios]
+    store = Store(tmp_path)
+    store.append([baseline])
+    for recipe, ratio in zip(recipes, ratios, strict=True):
+        record = make_record(recipe, latency=ratio)
+        store.append([record])
+        assert record.artifact is not None
+        if ratio != 0.5:  # a file that is not there
+            (tmp_path / record.artifact.path).parent.mkdir(parents=True)
+            (tmp_path / record.artifact.path).write_bytes(b"")
+    return tmp_path
+
+
+def test_files_are_taken_evenly_over_their_latencies(study: Path) -> None:
+    store = Store(study)
+    latency = {r.artifact.path: r.measurement.latency.ratio for r in store.searched if r.artifact and r.measurement}
+    files, baseline, target = files_of(study, 3)
+    assert [latency[str(file.relative_to(study))] for file in files] == [0.1, 0.6, 0.7]
+    assert baseline == study / "baseline" / "model.onnx"
+    assert target == Target()
+    assert len(files_of(study, 10)[0]) == 4
+
+
+def test_a_study_without_files_is_refused(study: Path) -> None:
+    for file in study.glob("artifacts/*/*"):
+        file.unlink()
+    with pytest.raises(UserError, match="has not two model files to compare; run the study on this machine"):
+        files_of(study, 3)
