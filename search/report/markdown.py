@@ -26,7 +26,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         _front_section(result),
         _test_section(result),
         _search_section(store, folder),
-        _measured_section(config, result),
+        _measured_section(config, result, store),
         _trials_section(store),
     ]
     write_atomically(folder / "report.md", "\n\n".join(filter(None, sections)) + "\n")
@@ -76,9 +76,11 @@ def _search_section(store: Store, folder: Path) -> str:
     return "## The search\n\n" + "\n".join(lines)
 
 
-def _measured_section(config: StudyConfig, result: dict[str, Any]) -> str:
+def _measured_section(config: StudyConfig, result: dict[str, Any], store: Store) -> str:
     host = result["host"] or {}
     target = config.target
+    doubts = [(r.id, r.measurement.latency.doubts) for r in store.searched if r.measurement is not None]
+    doubted = [f"{name}: {', '.join(sentences)}" for name, sentences in doubts if sentences]
     versions = ", ".join(f"{name} {version}" for name, version in host.get("packages", {}).items() if version)
     return "\n".join(
         [
@@ -86,9 +88,10 @@ def _measured_section(config: StudyConfig, result: dict[str, Any]) -> str:
             "",
             f"- Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
             f"{config.image_size} px for the baseline.",
-            f"- Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), {target.runs} runs each, "
-            "interleaved with the FP32 baseline file in one process; the ratio is of "
+            f"- Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), at most {target.runs} runs "
+            f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one process; the ratio is of "
             f"{'CPU time' if target.threads == 1 else 'wall time'}, with a bootstrap interval.",
+            *(f"- Repeated, and still to be doubted: {sentence}." for sentence in doubted),
             f"- Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
             f"- Versions: {versions}.",
             f"- Data {config.data}, model {config.model}, space {config.space}, sampler {config.sampler}, "

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -328,6 +329,18 @@ def test_the_report_says_what_the_search_looked_at_and_saved(store: Store, tmp_p
     ):
         assert fact in text
     assert "saved 31 epochs" in text
+
+
+def test_the_report_names_measurements_that_give_reason_to_doubt_them(store: Store, tmp_path: Path) -> None:
+    record = make_record(Recipe(image_size=64, finetune=Finetune(epochs=40)))
+    assert record.measurement is not None
+    latency = replace(record.measurement.latency, doubts=("the baseline became 9% slower",))
+    measurement = record.measurement.model_copy(update={"latency": latency})
+    store.append([record.model_copy(update={"measurement": measurement})])
+    write_report(study(), store, summary(study(), store, tmp_path), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"- Repeated, and still to be doubted: {record.id}: the baseline became 9% slower." in text
+    assert text.count("to be doubted") == 1
 
 
 def test_the_report_shows_the_test_split_beside_validation(store: Store, tmp_path: Path) -> None:
