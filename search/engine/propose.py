@@ -212,7 +212,8 @@ class Proposer:
     def _front_to_beat(self, archive: Archive, in_flight: Sequence[Candidate]) -> tuple[Floats, Floats]:
         """Accuracies, shape (n,), and the other objectives of the front when all in flight has ended as expected."""
         accuracy = np.concatenate([archive.accuracy(), *(candidate.mean for candidate in in_flight)])
-        known = np.concatenate([archive.known(), *(candidate.costs[:, self._columns] for candidate in in_flight)])
+        costs = np.concatenate([np.empty((0, 2)), *(candidate.costs for candidate in in_flight)])
+        known = np.concatenate([archive.known(), costs[:, self._columns]])
         kept = thinned(np.flatnonzero(non_dominated(np.column_stack([-accuracy, known]))), known)
         return accuracy[kept], known[kept]
 

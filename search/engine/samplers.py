@@ -23,7 +23,7 @@ from spaces.recipe import Recipe
 from spaces.space import Space
 
 Asked = Mapping[str, tuple[Value, Domain]]  # what a space asks a sampler, and the answers
-FULL, REMEMBERED = 240, 160  # finished trials: a sampler thinks longer the more it knows
+FULL, REMEMBERED = 160, 120  # finished trials: a sampler thinks longer the more it knows
 RUNNING = 40  # trials in flight that Optuna is told of; the proposer accounts for all of them
 POPULATION = 20  # of NSGA-II, whose default of 50 is no better than random draws at a few hundred trials
 GENERATION = "NSGAIISampler:generation"  # where NSGA-II keeps it

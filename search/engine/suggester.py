@@ -126,8 +126,8 @@ class Suggester:
             self.sampler.add(record, self._store.baseline)
             self._timed.add(shape_key(record.recipe))
 
-    def _is_new(self, recipe: Recipe) -> bool:
-        return recipe.trunk_id not in self.knowledge.trunks and recipe.trunk_id not in self._turns
+    def _is_new(self, trunk: str) -> bool:
+        return trunk not in self.knowledge.trunks and trunk not in self._turns
 
     def _draws(self) -> Iterator[Recipe]:
         """What the sampler draws at this turn."""
@@ -139,14 +139,14 @@ class Suggester:
         The first one is taken if no candidates are compared; else the shortest training of a few: what the predictor
         learns first should cost little.
         """
-        draws = (recipe for recipe in islice(self._draws(), SUGGESTIONS) if self._is_new(recipe))
+        draws = (recipe for recipe in islice(self._draws(), SUGGESTIONS) if self._is_new(recipe.trunk_id))
         few = FIRST if self._config.engine.candidates > 1 else 1
         return min(islice(draws, few), key=total_epochs, default=None)
 
     def _any_new(self) -> Recipe | None:
         """A uniform draw whose trunk was not tried, or None if the space seems used up."""
         draws = (draw(self._space, self._random) for _ in range(RANDOM_DRAWS))
-        return next((recipe for recipe in draws if self._is_new(recipe)), None)
+        return next((recipe for recipe in draws if self._is_new(recipe.trunk_id)), None)
 
     def _best_of_many(self) -> Chosen | None:
         """The proposer's choice among draws of the sampler, neighbours of the front and uniform draws."""
@@ -158,7 +158,7 @@ class Suggester:
             parent = self._random.choice(front).record.recipe if near else None
             recipe = neighbour(self._space, parent, self._random) if parent else draw(self._space, self._random)
             drawn.setdefault(recipe.trunk_id, recipe)
-        recipes = [recipe for recipe in drawn.values() if self._is_new(recipe)]
+        recipes = [recipe for trunk, recipe in drawn.items() if self._is_new(trunk)]
         archive, reachable = self.knowledge.archive, self.knowledge.reachable
         return self.proposer.choose(recipes, archive, self.in_flight(), self._limits(), reachable)
 
