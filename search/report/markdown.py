@@ -89,8 +89,8 @@ def _measured_section(config: StudyConfig, result: dict[str, Any], store: Store)
             f"- Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
             f"{config.image_size} px for the baseline.",
             f"- Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), at most {target.runs} runs "
-            f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one process; the ratio is of "
-            f"{'CPU time' if target.threads == 1 else 'wall time'}, with a bootstrap interval.",
+            f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one "
+            f"process; the ratio is of {'CPU time' if target.threads == 1 else 'wall time'}, with an interval.",
             *(f"- Repeated, and still to be doubted: {sentence}." for sentence in doubted),
             f"- Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
             f"- Versions: {versions}.",
