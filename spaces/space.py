@@ -19,7 +19,7 @@ from spaces.recipe import LEAF_FIELDS, Recipe
 from spaces.sense import concerns_a_rule, refusal, wasteful
 
 Question = tuple[str, Domain]
-Questions = dict[tuple[Any, ...], Question]  # by what was asked, and the answers so far that rules read
+Questions = dict[tuple[Any, ...], dict[str, Question]]  # by the answers so far that rules read, then by name
 Ask = Callable[[str, Domain], Value]
 
 
@@ -53,13 +53,16 @@ class Space:
         """
         params: Params = {}
         ruling: Params = {}  # the answers that rules read: what may be asked next follows from them alone
+        known = self._questions.setdefault((), {})
 
         def answer(name: str, question: Callable[[Params], Question]) -> Value:
-            if (key := (name, *ruling.items())) not in self._questions:
-                self._questions[key] = question(ruling)
-            params[name] = value = ask(*self._questions[key])
+            nonlocal known
+            if (asked := known.get(name)) is None:
+                asked = known[name] = question(ruling)
+            params[name] = value = ask(*asked)
             if concerns_a_rule(name):
                 ruling[name] = value
+                known = self._questions.setdefault(tuple(ruling.items()), {})
             return value
 
         for field, content in self.fields.items():

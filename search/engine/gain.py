@@ -44,11 +44,21 @@ def expected_gain(
     front = np.asarray(front_known, dtype=np.float64).reshape(-1, len(corner))
     heights = np.asarray(front_accuracy, dtype=np.float64)
     lows, volumes = _cells(np.concatenate([front, leaves]), leaves.min(axis=0), corner)
-    reached = np.where(np.all(front[None] <= lows[:, None], axis=2), heights, 0.0).max(axis=1, initial=0.0)  # (cells,)
+    reached = _reached(front, heights, lows)
     outcomes = np.where(outcomes >= floor, outcomes, 0.0)
     there = np.asarray(np.all(leaves[None] <= lows[:, None], axis=2))  # (cells, leaves)
     best = np.where(there[:, :, None], outcomes[None], 0.0).max(axis=1)  # (cells, outcomes)
     return float(volumes @ np.maximum(best - reached[:, None], 0.0).mean(axis=1))
+
+
+def _reached(front: Floats, heights: Floats, lows: Floats) -> Floats:
+    """The best accuracy that the front has at the lower end of each cell, shape (cells,); 0 where it has none."""
+    if front.shape[1] == 1:  # by sorting: a front of one known objective may have hundreds of members
+        order = np.argsort(front[:, 0])
+        best = np.maximum.accumulate(np.concatenate([[0.0], heights[order]]))
+        return best[np.searchsorted(front[order, 0], lows[:, 0], side="right")]
+    there: Floats = np.where(np.all(front[None] <= lows[:, None], axis=2), heights, 0.0).max(axis=1, initial=0.0)
+    return there
 
 
 def _cells(points: Floats, start: Floats, corner: Floats) -> tuple[Floats, Floats]:

@@ -24,7 +24,7 @@ from spaces.space import Space
 
 Asked = Mapping[str, tuple[Value, Domain]]  # what a space asks a sampler, and the answers
 FULL, REMEMBERED = 160, 120  # finished trials: a sampler thinks longer the more it knows
-RUNNING = 40  # trials in flight that Optuna is told of; the proposer accounts for all of them
+RUNNING = 20  # trials in flight that Optuna is told of; the proposer accounts for all of them
 POPULATION = 20  # of NSGA-II, whose default of 50 is no better than random draws at a few hundred trials
 GENERATION = "NSGAIISampler:generation"  # where NSGA-II keeps it
 OPTUNA_STATES = {"screened": TrialState.PRUNED, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -164,9 +164,9 @@ class SamplerStudy:
         """Optuna's view: all that ended, and the latest recipes of the space that are in flight as running."""
         sampler = make_sampler(self._name, seed_of(self._seed, turn))
         study = optuna.create_study(sampler=sampler, directions=directions_of(self._objectives))
-        finished = 0
+        finished, generations = 0, chosen_sampler(self._name) == "nsga2"
         for told in [*self._told, *self._running(in_flight[-RUNNING:])]:
-            study.add_trial(told.of_generation(finished // POPULATION))
+            study.add_trial(told.of_generation(finished // POPULATION) if generations else told)
             finished += told.state == TrialState.COMPLETE
         return study
 

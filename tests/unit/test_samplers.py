@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import islice
 from pathlib import Path
@@ -214,6 +215,18 @@ def test_a_long_study_remembers_the_best_the_latest_and_what_is_in_flight(
     assert [trial.params["prune.channels.ratio"] for trial in trials[-2:]] == [0.595, 0.123]
     assert trials[-1].state == TrialState.RUNNING
     assert sum(trial.values == [0.9, 0.1] for trial in trials) == 1
+
+
+def test_auto_is_the_sampler_that_did_best_in_the_simulator() -> None:
+    path = Path(__file__).resolve().parents[2] / "results" / "simulator" / "samplers.json"
+    engines = json.loads(path.read_text(encoding="utf-8"))["engines"]
+    ratios = {
+        name.removeprefix("ours, "): [engine[f"epochs_ratio_vs_{other}"]["median"] for other in ("random", "optuna")]
+        for name, engine in engines.items()
+        if name.startswith("ours, ")
+    }
+    assert set(ratios) == {"tpe", "nsga2", "gp", "random"}
+    assert chosen_sampler("auto") == min(ratios, key=lambda name: sum(ratios[name]))
 
 
 States = st.lists(st.sampled_from(["complete", "stopped", "screened", "failed"]), min_size=1, max_size=30)
