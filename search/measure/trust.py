@@ -67,7 +67,7 @@ def measure_trust(
         on_ratio: hears of every measurement.
     """
     count = len(os.sched_getaffinity(0)) if busy is None else busy
-    apart, start, doubted = Apart(), time.monotonic(), 0
+    apart, start = Apart(), time.monotonic()
 
     def ratio(file: Path) -> tuple[float, bool]:
         effort = target.effort(target.runs)
@@ -81,7 +81,7 @@ def measure_trust(
             under_load = [ratio(file) for file in files]
     finally:
         apart.close()
-    loaded, doubted = [own for own, _ in under_load], sum(doubt for _, doubt in under_load)
+    loaded = [own for own, _ in under_load]
     steady = np.median(quiet, axis=0)
     order: Any = kendalltau(steady, loaded)  # its type has no attributes
     return Trust(
@@ -93,7 +93,7 @@ def measure_trust(
         repeat_difference=float((np.max(quiet, axis=0) / np.min(quiet, axis=0) - 1).max()),
         load_difference=float(np.abs(np.array(loaded) / steady - 1).max()),
         kendall_tau=float(order.statistic),
-        doubted=doubted,
+        doubted=sum(doubt for _, doubt in under_load),
         seconds=time.monotonic() - start,
     )
 
@@ -112,8 +112,9 @@ def files_of(study: Path, count: int) -> tuple[list[Path], Path, Target]:
             timed += [(record.measurement.latency.ratio, file)] if file.is_file() else []
     if len(timed) < 2 or store.baseline is None or store.baseline.artifact is None:
         raise UserError(f"trust: {study} has not two model files to compare; run the study on this machine first")
+    timed.sort()
     picked = np.unique(np.linspace(0, len(timed) - 1, count).round().astype(int))
-    return [sorted(timed)[index][1] for index in picked], study / store.baseline.artifact.path, config.target
+    return [timed[index][1] for index in picked], study / store.baseline.artifact.path, config.target
 
 
 @contextmanager
