@@ -14,13 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.measure.latency import Latency, MeasurementError, measure_latency
-from search.measure.pairs import USUAL, Effort
+from search.measure.pairs import Effort
+
+if TYPE_CHECKING:  # the child needs none of it
+    from search.study import Target
 
 GRACE = 120.0  # seconds beyond an effort's own: loading two models, warming up, and a second attempt's overhead
 
@@ -32,37 +34,22 @@ class Apart:
         self._child: subprocess.Popen[bytes] | None = None
 
     def measure(
-        self,
-        candidate: Path,
-        baseline: Path,
-        *,
-        threads: int = 1,
-        effort: Effort = USUAL,
-        cores: Sequence[int] | None = None,
-        seed: int = 0,
-        timeout: float | None = None,
+        self, candidate: Path, baseline: Path, target: Target, runs: int, *, timeout: float | None = None
     ) -> Latency:
-        """What ``measure_latency`` gives, from the child.
+        """What ``measure_latency`` gives on ``target`` with at most so many runs, from the child.
 
-        Args:
-            candidate: see ``measure_latency``, as for all but the last.
-            baseline: likewise.
-            threads: likewise.
-            effort: likewise.
-            cores: likewise.
-            seed: likewise.
-            timeout: seconds to wait for the child; by default what ``effort`` may take, and some.
+        ``timeout`` is in seconds; by default it is what the target's effort may take, and some.
 
         Raises:
             MeasurementError: as ``measure_latency`` does, and when the child hangs or dies.
         """
+        effort = target.effort(runs)
         request = {
             "candidate": str(candidate),
             "baseline": str(baseline),
-            "threads": threads,
+            "threads": target.threads,
             "effort": asdict(effort),
-            "cores": None if cores is None else list(cores),
-            "seed": seed,
+            "cores": target.cores,
         }
         seconds = 2 * effort.seconds + GRACE if timeout is None else timeout
         answer = self._ask(request, candidate, seconds)

@@ -28,9 +28,7 @@ class Bench:
 
     def measure(self, candidate: str, baseline: str, target: Target, runs: int) -> Latency:
         """The candidate's latency beside the baseline's; see ``measure_latency``."""
-        return self._apart.measure(
-            Path(candidate), Path(baseline), threads=target.threads, effort=target.effort(runs), cores=target.cores
-        )
+        return self._apart.measure(Path(candidate), Path(baseline), target, runs)
 
 
 def start_bench() -> Any:

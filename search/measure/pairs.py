@@ -93,7 +93,10 @@ def time_pairs(pair: Pair, effort: Effort, *, threads: int, seed: int = 0, clock
     times: list[tuple[tuple[float, float], tuple[float, float]]] = []
     while True:
         count = min(max(BLOCK, len(times) // 10), effort.runs - len(times))
-        times += [_time_pair(pair, int(first), own) for first in rng.permutation(np.arange(count) % 2)]
+        for first in rng.permutation(np.arange(count) % 2):
+            times.append(_time_pair(pair, int(first), own))
+            if len(times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a block
+                break
         both = np.array(times)  # (pairs, columns, clocks)
         series = Series(wall=both[:, :, 0], cpu=both[:, :, 1], warmup=warmup, clock=_choose_clock(threads, both))
         over = len(times) >= effort.runs or own.wall() >= deadline

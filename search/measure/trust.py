@@ -70,8 +70,7 @@ def measure_trust(
     apart, start = Apart(), time.monotonic()
 
     def ratio(file: Path) -> tuple[float, bool]:
-        effort = target.effort(target.runs)
-        found = apart.measure(file, baseline, threads=target.threads, effort=effort, cores=target.cores)
+        found = apart.measure(file, baseline, target, target.runs)
         on_ratio(file, found.ratio)
         return found.ratio, bool(found.doubts)
 

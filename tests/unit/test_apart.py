@@ -15,11 +15,11 @@ import pytest
 
 from search.measure.apart import Apart
 from search.measure.latency import MeasurementError
-from search.measure.pairs import Effort
+from search.study import Target
 from tests.loops import save_loop
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = Effort(runs=30)
+QUICK = Target(runs=30)
 
 
 @pytest.fixture
@@ -36,40 +36,40 @@ def quick(tmp_path: Path) -> Path:
 
 def test_the_child_measures_and_is_used_again(apart: Apart, quick: Path, tmp_path: Path) -> None:
     longer = save_loop(tmp_path / "longer.onnx", 2000)
-    latency = apart.measure(longer, quick, effort=QUICK)
+    latency = apart.measure(longer, quick, QUICK, 30)
     child = apart.pid
     assert latency.ratio > 3
     assert latency.runs == 30
-    assert apart.measure(quick, longer, effort=QUICK).ratio < 1 / 3
+    assert apart.measure(quick, longer, QUICK, 30).ratio < 1 / 3
     assert apart.pid == child != os.getpid()
 
 
 def test_what_cannot_be_measured_is_said_as_here(apart: Apart, quick: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match=r"no ONNX file at .*absent\.onnx; export the model first"):
-        apart.measure(tmp_path / "absent.onnx", quick)
-    assert apart.measure(quick, quick, effort=QUICK).ratio == pytest.approx(1, abs=0.3)
+        apart.measure(tmp_path / "absent.onnx", quick, QUICK, 30)
+    assert apart.measure(quick, quick, QUICK, 30).ratio == pytest.approx(1, abs=0.3)
 
 
 def test_a_model_that_hangs_is_left_after_its_time(apart: Apart, quick: Path, tmp_path: Path) -> None:
     endless = save_loop(tmp_path / "endless.onnx", 10**15)
     start = time.monotonic()
     with pytest.raises(MeasurementError, match=r"endless\.onnx gave no answer in 3 s: it hangs its runtime"):
-        apart.measure(endless, quick, effort=QUICK, timeout=3)
+        apart.measure(endless, quick, QUICK, 30, timeout=3)
     assert time.monotonic() - start < 10
     assert apart.pid is None
-    assert apart.measure(quick, quick, effort=QUICK).runs == 30
+    assert apart.measure(quick, quick, QUICK, 30).runs == 30
 
 
 def test_a_child_that_dies_fails_its_request_and_no_other(apart: Apart, quick: Path, tmp_path: Path) -> None:
-    apart.measure(quick, quick, effort=QUICK)
+    apart.measure(quick, quick, QUICK, 30)
     endless = save_loop(tmp_path / "endless.onnx", 10**15)
     assert apart.pid is not None
     killer = threading.Timer(1.0, os.kill, (apart.pid, signal.SIGSEGV))
     killer.start()
     with pytest.raises(MeasurementError, match=r"endless\.onnx crashed its runtime \(SIGSEGV\)"):
-        apart.measure(endless, quick, effort=QUICK, timeout=30)
+        apart.measure(endless, quick, QUICK, 30, timeout=30)
     killer.join()
-    assert apart.measure(quick, quick, effort=QUICK).runs == 30
+    assert apart.measure(quick, quick, QUICK, 30).runs == 30
 
 
 def test_the_child_does_not_outlive_its_parent(quick: Path, tmp_path: Path) -> None:
@@ -77,10 +77,11 @@ def test_the_child_does_not_outlive_its_parent(quick: Path, tmp_path: Path) -> N
     code = f"""
 from pathlib import Path
 from search.measure.apart import Apart
+from search.study import Target
 apart = Apart()
-apart.measure(Path({str(quick)!r}), Path({str(quick)!r}))
+apart.measure(Path({str(quick)!r}), Path({str(quick)!r}), Target(), 30)
 print(apart.pid, flush=True)
-apart.measure(Path({str(endless)!r}), Path({str(quick)!r}))
+apart.measure(Path({str(endless)!r}), Path({str(quick)!r}), Target(), 30)
 """
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout is not None
@@ -95,10 +96,10 @@ apart.measure(Path({str(endless)!r}), Path({str(quick)!r}))
 
 
 def test_a_child_that_died_between_two_requests_is_replaced(apart: Apart, quick: Path) -> None:
-    apart.measure(quick, quick, effort=QUICK)
+    apart.measure(quick, quick, QUICK, 30)
     child = apart.pid
     assert child is not None
     os.kill(child, signal.SIGKILL)
     time.sleep(0.5)
-    assert apart.measure(quick, quick, effort=QUICK).runs == 30
+    assert apart.measure(quick, quick, QUICK, 30).runs == 30
     assert apart.pid != child

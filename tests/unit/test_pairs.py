@@ -143,6 +143,17 @@ def test_runs_and_seconds_bound_what_cannot_be_known() -> None:
     assert len(series.wall) < 250
 
 
+def test_a_slow_model_takes_little_more_than_its_time() -> None:
+    """Else it would be taken for one that hangs."""
+    machine = Machine(lambda call: 4000.0, lambda call: 6000.0)
+    series = machine.time(Effort(seconds=30.0))
+    assert series.warmup == WINDOW
+    assert len(series.wall) == 2
+    machine = Machine(lambda call: 4000.0, lambda call: 6000.0)
+    assert len(machine.time(Effort(seconds=85.0)).wall) == 2
+    assert machine.now / 1e9 <= 85 + 3 * 10
+
+
 def test_warming_up_ends_when_the_times_stand_still() -> None:
     def falling(call: int) -> float:
         return 8 * (1 + 4 * 0.8**call)
