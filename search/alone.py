@@ -21,7 +21,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from search.measure.accuracy import measure_accuracy
-from search.measure.latency import Latency, measure_latency
+from search.measure.apart import Apart
+from search.measure.latency import Latency
 from search.store import write_atomically
 from search.tasks.accuracy import value_of
 from search.trial import Workplace, trained_trunk
@@ -154,10 +155,8 @@ def _in_turn(place: Workplace) -> Callable[[Path, int], Latency]:
     """Times a file beside the baseline's, one at a time among all workers."""
 
     def measure(file: Path, runs: int) -> Latency:
-        with _alone(place, "latency"):
-            target = place.target
-            effort, cores = target.effort(runs), target.cores
-            return measure_latency(file, place.baseline_onnx, threads=target.threads, effort=effort, cores=cores)
+        with Apart(place.target) as apart:
+            return apart.measure(file, runs, baseline=place.baseline(place.target))
 
     return measure
 

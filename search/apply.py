@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -13,10 +14,10 @@ from pydantic import ValidationError
 from search.data import read_data
 from search.errors import UserError
 from search.formats import check_format
-from search.measure.latency import Latency, measure_latency
+from search.measure.apart import Apart
 from search.record import Record
-from search.store import Store
-from search.study import StudyConfig, Target
+from search.study import StudyConfig
+from search.target import Target
 from search.tasks.table import KINDS, check_recipe
 from search.trial import Task, Workplace, trained_trunk, try_recipe
 from spaces.recipe import Recipe
@@ -64,13 +65,11 @@ def apply_recipe(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         folder = Path(temporary)
-        place = prepare(config, folder, Store(folder), threads=threads)
+        place = prepare(config, folder, threads=threads)
 
-        def latency(file: Path, runs: int) -> Latency:
-            target = place.target
-            return measure_latency(file, place.baseline_onnx, threads=target.threads, effort=target.effort(runs))
-
-        [record] = try_recipe(Task(leaves=(recipe,)), place, latency)
+        with Apart(place.target) as apart:
+            latency = partial(apart.measure, baseline=place.baseline(place.target))
+            [record] = try_recipe(Task(leaves=(recipe,)), place, latency)
         if record.artifact is None:
             raise UserError(f"the recipe failed: {record.reason}")
         try:

@@ -24,7 +24,7 @@ from search.data import DataSet, read_data
 from search.errors import UserError
 from search.measure.host import host_info
 from search.report.catalogue import catalogue_page
-from search.store import Store, locked, write_atomically
+from search.store import locked, write_atomically
 from search.study import StudyConfig
 from search.trial import Workplace
 from spaces.combine import plain_recipe
@@ -85,7 +85,7 @@ def measure_catalogue(plan: Plan, names: Sequence[str], out: Path, on_row: OnRow
     with locked(out / "cache"):
         head = _head(plan, setting, data)
         rows = _known_rows(out, head)
-        place = prepare(config, out / "cache", Store(out / "cache"), threads=1)
+        place = prepare(config, out / "cache", threads=1)
         missing = [name for name in names if name not in rows]
         for done, row in enumerate(_measured(missing, setting, place, plan.jobs), start=1):
             rows[row.technique] = row

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from search.digit_scans import make_digit_scans
 from search.digits import IMAGE_SIZE, make_digits
-from search.study import BaselineTraining, Budget, StudyConfig, Target
+from search.study import BaselineTraining, Budget, StudyConfig
+from search.target import Target
 from search.tasks.kind import TaskName
 
 TRIALS: dict[TaskName, int] = {"detect": 12, "classify": 18}

@@ -12,16 +12,18 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from search.cache import STAGES
 from search.errors import UserError
 from search.finish import finish
+from search.hosts import note_hosts
 from search.record import Record
 from search.store import Records, Store, locked, write_atomically
 from search.study import Resources, StudyConfig
+from search.target import Target
 from spaces.recipe import Recipe
 from spaces.space import Space
 from spaces.starts import starting_recipes
@@ -84,7 +86,7 @@ def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     store, space = Store(folder), config.load_space()
     started = time.monotonic()
     progress.stage("preparing the data and the baseline")
-    place = prepare(config, folder, store, threads=max(1, int(config.resources.cpus_per_trial)))
+    place = prepare(config, folder, threads=max(1, int(config.resources.cpus_per_trial)))
     first = in_flight(store, space, leaves=config.engine.leaves)
     if config.engine.starts and not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
@@ -119,13 +121,18 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
     import ray
     from ray import tune
 
-    from search.measure.bench import start_bench
+    from search.measure.bench import remote_latency, start_bench
+    from search.prepare import measured_baseline
     from search.recorder import Recorder
     from search.trial import trainable
 
     _clear(folder / "cache")
-    _start_ray()
-    bench = start_bench()
+    _start_ray(config.targets)
+    benches = [start_bench(target) for target in config.targets]
+    names = [target.name for target in config.targets]
+    note_hosts(folder, store, dict(zip(names, ray.get([bench.host.remote() for bench in benches]), strict=True)))
+    if store.baseline is None:
+        store.append([measured_baseline(place, {t.name: remote_latency(place.baseline(t), t) for t in config.targets})])
     resources = config.resources
     concurrent = resources.concurrent or fitting(ray.cluster_resources(), resources)
     tuner = tune.Tuner(
@@ -151,7 +158,8 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
     try:
         tuner.fit()
     finally:
-        ray.kill(bench)
+        for bench in benches:
+            ray.kill(bench)
         ray.shutdown()
         _clear(folder / "cache")
 
@@ -173,8 +181,8 @@ def _clear(cache: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS names, as a job has it, or starts Ray on this machine."""
+def _start_ray(targets: Sequence[Target]) -> None:
+    """Joins the cluster that RAY_ADDRESS names, as a job has it, or starts Ray on this machine, which measures too."""
     import ray
 
     variables = {name: os.environ[name] for name in WORKER_VARIABLES if name in os.environ}
@@ -184,6 +192,7 @@ def _start_ray() -> None:
         include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        resources=None if "RAY_ADDRESS" in os.environ else {target.slot: 1 for target in targets},
         runtime_env={"env_vars": variables},
     )
 

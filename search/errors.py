@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """What was wrong, where, and what to do, in one sentence."""
+
+
+class MeasurementError(UserError):
+    """A file that cannot be timed, or a way of timing that this machine does not allow."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from search.report.markdown import write_report
@@ -33,6 +33,6 @@ def _add_test(result: dict, folder: Path, place: Workplace) -> None:
                 place.inputs.data,
                 split="test",
                 image_size=member["recipe"]["image_size"],
-                threads=place.inputs.threads,
+                runtime=replace(place.target.as_runtime, threads=place.inputs.threads),
             )
             member["test"] = asdict(accuracy)

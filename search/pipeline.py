@@ -18,10 +18,12 @@ from typing import Any
 from torch import nn
 
 from search.data import calibration_images, sample_batches
+from search.formats import check_format
 from search.inputs import Inputs
 from search.stages.activation import blend_activation, swap_activation
 from search.stages.export import export_onnx, finish_onnx
 from search.stages.finetune import OnEpoch, Snapshot, silent
+from search.stages.formats import export_format
 from search.stages.prune import needs_batches
 from search.stages.prune_order import prune_in_training, prune_untrained
 from search.stages.qat import prepared, settled
@@ -37,6 +39,7 @@ from spaces.recipe import (
     ChannelPruning,
     Export,
     Finetune,
+    Fp16,
     GradualPrune,
     LayerwisePrune,
     MagnitudeSparsify,
@@ -155,11 +158,18 @@ def _shifted(on_epoch: OnEpoch, before: int, total: int) -> OnEpoch:
     return lambda done, _, snapshot: on_epoch(before + done, total, snapshot)
 
 
-def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path) -> Path:
-    """Writes ``folder/model.onnx``: the model exported and quantized as ``recipe`` says.
+def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path, form: str = "onnx") -> Path:
+    """Writes the model into ``folder``, exported and quantized as ``recipe`` says, in the format ``form``.
 
-    The float file is kept in ``folder.parent`` under the name of its rewrites, for leaves that share it.
+    The float ONNX file is kept in ``folder.parent`` under the name of its rewrites, for leaves that share it.
+
+    Raises:
+        UserError: the format cannot be written here, or does not carry the recipe's precision.
     """
+    if form != "onnx":
+        check_format(form, recipe.quantize.kind, gpu=inputs.device != "cpu")
+        fp16 = isinstance(recipe.quantize, Fp16)
+        return export_format(model, form, image_size=recipe.image_size, folder=folder, fp16=fp16, opset=inputs.opset)
     float_file = folder.parent / f"float-{_export_name(recipe.export)}.onnx"
     if not float_file.exists():
         export_onnx(model, recipe.export, image_size=recipe.image_size, path=float_file, opset=inputs.opset)

@@ -1,35 +1,31 @@
-"""Everything that a study needs before its first trial: its view of the data, and the baseline, measured."""
+"""Everything that a study needs before its first trial: its view of the data, and the baseline."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.artifact import write_artifact
+from search.artifact import MeasureLatency, add_artifact, write_artifact
 from search.cache import STAGES, StageCache
 from search.data import DataSet, make_view, read_data
 from search.errors import UserError
-from search.measure.host import host_info, usable_cores
-from search.measure.latency import measure_latency
-from search.pipeline import Inputs, load_baseline
-from search.record import BASELINE, Record
-from search.stages.export import export_onnx
-from search.store import Store, write_atomically
+from search.measure.host import usable_cores
+from search.pipeline import Inputs, load_baseline, write_leaf
+from search.record import BASELINE, Elsewhere, Record
 from search.study import BaselineTraining, Resources, StudyConfig
 from search.tasks.table import KINDS, kind_of_view, view_content
 from search.trial import Workplace
 from spaces.recipe import Export, Recipe
 
 
-def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) -> Workplace:
+def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     """Makes what is missing of the study folder and returns the place where its trials work.
 
     Args:
         config: the study.
         folder: the study folder.
-        store: its records; the baseline's is added if it is not there.
         threads: CPU threads of one trial.
 
     Raises:
@@ -49,25 +45,32 @@ def prepare(config: StudyConfig, folder: Path, store: Store, *, threads: int) ->
         cache=_stage_cache(config.resources, folder),
         train_settings=dict(config.train_settings),
     )
-    host = host_info()
-    write_atomically(folder / "host.json", json.dumps(asdict(host), indent=2) + "\n")
-    file = folder / "baseline" / "model.onnx"
     recipe = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
-    if not file.is_file():
-        model = load_baseline(inputs.baseline)
-        export_onnx(model, recipe.export, image_size=recipe.image_size, path=file, opset=inputs.opset)
-    place = Workplace(
+    return Workplace(
         folder=folder,
         inputs=inputs,
         target=config.target,
-        baseline_onnx=file,
-        host=host.id,
+        baseline_recipe=recipe,
+        others=config.other_targets,
+        baselines={
+            form: _baseline_file(form, recipe, inputs, folder / "baseline")
+            for form in dict.fromkeys(target.format for target in config.targets)
+        },
         trial_minutes=config.resources.trial_minutes,
         rungs=config.rungs,
     )
-    if store.baseline is None:
-        store.append([_measured_baseline(recipe, place)])
-    return place
+
+
+def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> Path:
+    """The uncompressed model in a format, written if it is not there."""
+    place = folder / form
+    if not place.is_dir():
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            new = Path(name) / "files"
+            write_leaf(load_baseline(inputs.baseline), recipe, inputs, folder=new / "leaf", form=form)
+            (new / "leaf").replace(place)
+    [file] = [entry for entry in place.iterdir() if entry.name.startswith("model")]
+    return file
 
 
 def _stage_cache(resources: Resources, folder: Path) -> StageCache:
@@ -178,19 +181,30 @@ def _check_fit(checkpoint: Path, data: DataSet) -> None:
         raise UserError(f"model: {checkpoint} and {data.source} disagree on the classes: {mixed}")
 
 
-def _measured_baseline(recipe: Recipe, place: Workplace) -> Record:
-    """The uncompressed model, measured as every other is: against itself."""
+def measured_baseline(place: Workplace, latency_on: Mapping[str, MeasureLatency]) -> Record:
+    """The record of the uncompressed model, measured as every other is: against itself, on every target.
+
+    ``latency_on`` times a file beside the baseline's, by the target's name.
+    """
+    recipe = place.baseline_recipe
     model = load_baseline(place.inputs.baseline)
-
-    def latency(file: Path, runs: int) -> Any:
-        target = place.target
-        return measure_latency(
-            file, place.baseline_onnx, threads=target.threads, effort=target.effort(runs), cores=target.cores
-        )
-
-    gauge = place.gauge(model, recipe.image_size, latency)
-    measurement = gauge.full(place.baseline_onnx, recipe)
-    artifact = write_artifact(
-        BASELINE, place.baseline_onnx, recipe=recipe, measurement=measurement, folder=place.folder
-    )  # fmt: skip
-    return Record(id=BASELINE, recipe=recipe, state="complete", artifact=artifact, measurement=measurement)
+    found: dict[str, Elsewhere] = {}
+    for target in (place.target, *place.others):
+        file = place.baseline(target)
+        measurement = place.gauge(model, recipe.image_size, latency_on[target.name], target).full(file, recipe)
+        if not found:
+            artifact = write_artifact(
+                BASELINE, file, recipe=recipe, measurement=measurement, folder=place.folder, form=target.format
+            )
+        else:
+            artifact = add_artifact(BASELINE, file, folder=place.folder, form=target.format)
+        found[target.name] = Elsewhere(artifact=artifact, measurement=measurement)
+    main = found.pop(place.target.name)
+    return Record(
+        id=BASELINE,
+        recipe=recipe,
+        state="complete",
+        artifact=main.artifact,
+        measurement=main.measurement,
+        elsewhere=found,
+    )

@@ -18,12 +18,12 @@ BASELINE = "baseline"  # the record id of the uncompressed model
 
 
 class Artifact(BaseModel):
-    """A file that can be deployed; ``path`` is relative to the study folder."""
+    """A file, or a folder of files, that can be deployed; ``path`` is relative to the study folder."""
 
     model_config = ConfigDict(frozen=True)
 
     path: str
-    format: Literal["onnx"] = "onnx"
+    format: str = "onnx"
     sha256: str
     size_bytes: int
 
@@ -43,12 +43,22 @@ class Measurement(BaseModel):
     test: Accuracy | None = None
 
 
+class Elsewhere(BaseModel):
+    """The same recipe on another target of the study: the file for it and its measurement, or why there is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    artifact: Artifact | None = None
+    measurement: Measurement | None = None
+    reason: str = ""
+
+
 class Record(BaseModel):
     """One recipe and how it ended.
 
     ``seconds`` is the time of each step of its trial. ``curve`` is what its trunk showed while it trained: pairs of
     epochs done, over all trainings of the recipe, and mAP50-95 of the float model on the validation split. ``at`` is
-    when it was stored, in seconds since 1970; None before.
+    when it was stored, in seconds since 1970; None before. ``elsewhere`` has what it is on the study's other targets.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +72,7 @@ class Record(BaseModel):
     seconds: dict[str, float] = {}
     curve: tuple[tuple[int, float], ...] = ()
     at: float | None = None
+    elsewhere: dict[str, Elsewhere] = {}
 
     def values(self, objectives: tuple[Objective, ...]) -> tuple[float, ...] | None:
         """The objectives of a finished record, or None for one that has no finite, complete result."""

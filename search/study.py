@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from search.data import read_data
 from search.engine.rungs import RungSettings
 from search.errors import UserError
-from search.measure.pairs import Effort
 from search.record import Objective
+from search.target import Target
 from search.tasks.table import KINDS, check_space
 from spaces.content import is_mapping
 from spaces.parse import load_space
@@ -27,30 +27,6 @@ SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class Target(_Section):
-    """Where the model will run, and so where it is measured.
-
-    A file is timed at most ``runs`` times and for ``seconds``, less if the ratio to the baseline is known to
-    ``precision`` (0.01: half the width of its 95 % interval is one percent of it).
-    ``cores`` pins the measurement to these cores instead of the last ones. ``opset`` is the version of ONNX's operators
-    that the target reads: 13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
-    Precisions whose storage needs a newer one raise it.
-    """
-
-    runtime: Literal["onnxruntime"] = "onnxruntime"
-    provider: Literal["cpu"] = "cpu"
-    threads: int = Field(default=1, ge=1, le=256)
-    cores: tuple[int, ...] | None = None
-    runs: int = Field(default=150, ge=10, le=100_000)
-    precision: float = Field(default=0.01, gt=0, lt=1)
-    seconds: float = Field(default=60.0, gt=0)
-    opset: int = Field(default=17, ge=13, le=20)
-
-    def effort(self, runs: int) -> Effort:
-        """How long to time a file, ``runs`` times at most."""
-        return Effort(runs=runs, precision=self.precision, seconds=self.seconds)
 
 
 class Constraints(_Section):
@@ -139,6 +115,7 @@ class BaselineTraining(_Section):
 class StudyConfig(_Section):
     """A whole study; see the sections. Paths are kept as given, relative to the working directory.
 
+    ``target`` is what the search is for; on the ``other_targets`` every complete record is measured too.
     ``sampler: auto`` is TPE. ``warm_start`` names folders of earlier studies, of
     the same data or of others, whose records tell the search where to look. ``rungs`` says after how many epochs a
     training is looked at, and stopped if it is behind the others; null trains all to their end.
@@ -150,6 +127,7 @@ class StudyConfig(_Section):
     image_size: int = Field(ge=STRIDE, le=4096, multiple_of=STRIDE)
     space: str = "detect-cpu"
     target: Target = Target()
+    other_targets: tuple[Target, ...] = ()
     objectives: tuple[Objective, ...] = ("accuracy", "latency")
     constraints: Constraints = Constraints()
     budget: Budget = Budget()
@@ -175,6 +153,18 @@ class StudyConfig(_Section):
         if len(set(value)) != len(value) or "accuracy" not in value or len(value) < 2:
             raise ValueError("objectives are accuracy and at least one of latency and size, each once")
         return value
+
+    @model_validator(mode="after")
+    def _different_targets(self) -> StudyConfig:
+        names = [target.name for target in self.targets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"targets need names of their own, and these are {', '.join(names)}")
+        return self
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All targets, the main one first."""
+        return (self.target, *self.other_targets)
 
     def load_space(self) -> Space:
         """The space that this study searches."""

@@ -12,20 +12,23 @@ import math
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from search.artifact import Gauge, MeasureLatency, write_artifact
+from search.artifact import Gauge, MeasureLatency, add_artifact, write_artifact
 from search.engine.length import total_epochs
 from search.engine.rungs import RungSettings
-from search.record import Record
+from search.errors import UserError
+from search.measure.parcel import pack
+from search.record import Elsewhere, Record
 from search.screen import Bar, Expectation, why_not_worth, why_screened
-from search.study import Target
+from search.target import Target
 from spaces.parts.prune import training_epochs
 from spaces.recipe import Fp32, Recipe
 
@@ -46,33 +49,47 @@ class Task(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Where trials of a study work; the same for all of them. Paths are absolute."""
+    """Where trials of a study work; the same for all of them. Paths are absolute.
+
+    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format.
+    """
 
     folder: Path
     inputs: Any  # search.pipeline.Inputs; not named here, so that the driver need not import torch
     target: Target
-    baseline_onnx: Path
-    host: str
+    baselines: dict[str, Path]
+    baseline_recipe: Recipe
+    others: tuple[Target, ...] = ()
     trial_minutes: float | None = None
     rungs: RungSettings | None = None
 
-    def gauge(self, model: Any, image_size: int, measure_latency: MeasureLatency) -> Gauge:
-        """What measures the files that are made of ``model``."""
+    def baseline(self, target: Target) -> Path:
+        """The uncompressed model, as ``target`` reads it."""
+        return self.baselines[target.format]
+
+    def gauge(
+        self, model: Any, image_size: int, measure_latency: MeasureLatency, target: Target | None = None
+    ) -> Gauge:
+        """What measures the files that are made of ``model``, on the study's main target if not given."""
         from search.pipeline import facts
 
+        own = target or self.target
         return Gauge(
             measure_latency=measure_latency,
-            runs=self.target.runs,
+            target=own,
             data=self.inputs.data,
             threads=self.inputs.threads,
-            baseline_size=self.baseline_onnx.stat().st_size,
-            host=self.host,
+            baseline_size=pack(self.baseline(own)).size,
             **facts(model, image_size),
         )
 
 
 def try_recipe(
-    task: Task, place: Workplace, measure_latency: MeasureLatency, on_rung: OnRung = lambda records: None
+    task: Task,
+    place: Workplace,
+    measure_latency: MeasureLatency,
+    on_rung: OnRung = lambda records: None,
+    elsewhere: Mapping[str, MeasureLatency] = MappingProxyType({}),
 ) -> list[Record]:
     """Tries every leaf of one trunk and returns their records, in order; artifacts are in place before.
 
@@ -84,6 +101,7 @@ def try_recipe(
         measure_latency: times a file beside the baseline's.
         on_rung: called at every rung of ``place`` with the records as they are if the trial is stopped there; what it
             raises ends the trial.
+        elsewhere: times a file on each of the place's other targets, by name; on none if not given.
     """
     from search.pipeline import shape
 
@@ -104,6 +122,10 @@ def try_recipe(
             with _timed(seconds, "measure"):
                 ended = {leaf.id: _finish(leaf, model, gauge, place, scratch / "trained") for leaf in left}
                 records |= watch.with_curve(ended, trunk, model)
+            with _timed(seconds, "elsewhere"):
+                for target in place.others if elsewhere else ():
+                    other = place.gauge(model, trunk.image_size, elsewhere[target.name], target)
+                    records = {n: _with(r, other, model, place, scratch) for n, r in records.items()}
     return [records[leaf.id].model_copy(update={"seconds": seconds}) for leaf in task.leaves]
 
 
@@ -118,9 +140,10 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
     from search.measure.bench import remote_latency
 
     task = Task.model_validate_json(config["task"])
-    latency = remote_latency(place.baseline_onnx, place.target)
+    latency, *others = (remote_latency(place.baseline(target), target) for target in (place.target, *place.others))
+    elsewhere = dict(zip((target.name for target in place.others), others, strict=True))
     try:
-        records = try_recipe(task, place, latency, lambda records: tune.report({"rung": _as_json(records)}))
+        records = try_recipe(task, place, latency, lambda r: tune.report({"rung": _as_json(r)}), elsewhere)
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
         traceback.print_exc()
         reason = _reason(error)
@@ -181,7 +204,8 @@ class RungWatch:
         from search.pipeline import write_leaf
 
         plain = trunk.model_copy(update={"quantize": Fp32()})
-        file = write_leaf(model, plain, self.place.inputs, folder=self.scratch / f"epoch-{epoch}" / "leaf")
+        folder = self.scratch / f"epoch-{epoch}" / "leaf"
+        file = write_leaf(model, plain, self.place.inputs, folder=folder, form=self.place.target.format)
         return self.gauge.accuracy(file, plain).value
 
     def _stopped(self, record: Record, done: int, total: int) -> Record:
@@ -204,7 +228,9 @@ def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path
     records: dict[str, Record] = {}
     for leaf in task.leaves:
         try:
-            measured = gauge.quick(write_leaf(model, leaf, place.inputs, folder=folder / leaf.id))
+            check_carried(place.target, leaf)
+            file = write_leaf(model, leaf, place.inputs, folder=folder / leaf.id, form=place.target.format)
+            measured = gauge.quick(file)
         except Exception as error:  # noqa: BLE001 - as in _finish
             traceback.print_exc()
             records[leaf.id] = Record(id=leaf.id, recipe=leaf, state="failed", reason=_reason(error))
@@ -235,14 +261,43 @@ def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Pa
     """The leaf's file, measured and in its place; a failure is this leaf's alone."""
     from search.pipeline import write_leaf
 
+    form = place.target.format
     try:
-        file = write_leaf(model, leaf, place.inputs, folder=folder / leaf.id)
+        file = write_leaf(model, leaf, place.inputs, folder=folder / leaf.id, form=form)
         measurement = gauge.full(file, leaf)
-        artifact = write_artifact(leaf.id, file, recipe=leaf, measurement=measurement, folder=place.folder)
+        artifact = write_artifact(leaf.id, file, recipe=leaf, measurement=measurement, folder=place.folder, form=form)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
         traceback.print_exc()
         return Record(id=leaf.id, recipe=leaf, state="failed", reason=_reason(error))
     return Record(id=leaf.id, recipe=leaf, state="complete", artifact=artifact, measurement=measurement)
+
+
+def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: Path) -> Record:
+    """``record`` with what its recipe is on the target of ``gauge``; a failure there costs that target alone."""
+    from search.pipeline import write_leaf
+
+    target, leaf = gauge.target, record.recipe
+    if record.state != "complete" or record.artifact is None:
+        return record
+    try:
+        check_carried(target, leaf)
+        if target.format == place.target.format:
+            artifact, file = record.artifact, place.folder / record.artifact.path
+        else:
+            folder = scratch / target.format / leaf.id
+            file = write_leaf(model, leaf, place.inputs, folder=folder, form=target.format)
+            artifact = add_artifact(record.id, file, folder=place.folder, form=target.format)
+        found = Elsewhere(artifact=artifact, measurement=gauge.full(file, leaf))
+    except Exception as error:  # noqa: BLE001 - as in _finish
+        traceback.print_exc()
+        found = Elsewhere(reason=_reason(error))
+    return record.model_copy(update={"elsewhere": {**record.elsewhere, target.name: found}})
+
+
+def check_carried(target: Target, leaf: Recipe) -> None:
+    """Refuses a leaf in a precision that ``target`` does not run."""
+    if not target.runs_kind(leaf.quantize.kind):
+        raise UserError(f"{target.name} runs {', '.join(target.precisions)}, not {leaf.quantize.kind}")
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from search.commands.app import DATA, Json, app
+from search.target import DEFAULT, load_target
 
 
 @app.command(epilog="Example: python -m search apply recipe.yaml --model yolov8n.pt --data data.yaml --out best")
@@ -46,22 +47,22 @@ def apply(
 
 @app.command(epilog="Example: python -m search measure a.onnx --against b.onnx --data data.yaml --split val --json")
 def measure(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to measure.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The file to measure.")],
     against: Annotated[Path | None, typer.Option(help="The file to compare with [default: itself].")] = None,
     data: Annotated[Path | None, typer.Option(help=f"{DATA}, to measure accuracy too.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    target: Annotated[str, typer.Option(help="Where to run it: a name that `targets` lists, or a .yaml.")] = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")] = 1,
     runs: Annotated[int, typer.Option(min=10, help="Timed pairs, at most.")] = 300,
     precision: Annotated[float, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.")] = 0.01,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to spend.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Measures an ONNX file: latency beside another file, size, and accuracy if given data."""
+    """Measures a model file: latency beside another file, size, and accuracy if given data."""
     from search.measure.file import measure_file
-    from search.measure.pairs import Effort
 
-    effort = Effort(runs=runs, precision=precision, seconds=seconds)
-    result = measure_file(model, against=against, data=data, split=split, threads=threads, effort=effort)
+    own = load_target(target, threads=threads, runs=runs, precision=precision, seconds=seconds)
+    result = measure_file(model, target=own, against=against, data=data, split=split)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

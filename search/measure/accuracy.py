@@ -5,29 +5,42 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
+import numpy as np
+import torch
+from torch import Tensor
+from ultralytics.nn.autobackend import AutoBackend
+from ultralytics.nn.backends.base import BaseBackend
 
+from search.measure.quiet import working
+from search.runtimes.session import Runtime
+from search.runtimes.table import open_session
 from search.tasks.accuracy import Accuracy
 from search.tasks.table import kind_of_view
 from search.ultra import quiet_ultralytics
 
+ONNX_CPU = Runtime()
 
-def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size: int, threads: int = 1) -> Accuracy:
-    """Validates the ONNX file at ``model`` on a ``split`` of ``data``, one image at a time.
+
+def measure_accuracy(
+    model: Path, data: Path, *, split: str = "val", image_size: int, runtime: Runtime = ONNX_CPU
+) -> Accuracy:
+    """Validates the model file at ``model`` on a ``split`` of ``data``, one image at a time.
 
     Args:
-        model: an ONNX file with the metadata that Ultralytics writes.
+        model: a file with the metadata that Ultralytics writes.
         data: the ``data.yaml`` of a study's view, which says what the task is.
         split: ``val`` or ``test``.
         image_size: the side of the model's square input, in pixels.
-        threads: CPU threads for the runtime.
+        runtime: what runs the file.
+
+    Raises:
+        MeasurementError: the runtime cannot open the file.
     """
     kind = kind_of_view(data)
-    with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder, _session_threads(threads):
+    with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder, _run_by(runtime):
         validator = kind.validator()(
             save_dir=Path(folder),
             args={
@@ -50,17 +63,29 @@ def measure_accuracy(model: Path, data: Path, *, split: str = "val", image_size:
 
 
 @contextmanager
-def _session_threads(threads: int) -> Generator[None]:
-    """Limits the sessions made inside: Ultralytics opens one on every core and has no setting for it."""
-    original = onnxruntime.InferenceSession
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+def _run_by(runtime: Runtime) -> Generator[None]:
+    """Has Ultralytics run exported files by the session that they are timed with, and not by backends of its own.
 
-    def session(path: str, sess_options: onnxruntime.SessionOptions | None = None, **settings: Any) -> Any:
-        return original(path, sess_options or options, **settings)
+    Between two images it lets a measurement that wants quiet go first.
+    """
+    with working() as pause:
 
-    onnxruntime.InferenceSession = partial(session)
-    try:
-        yield
-    finally:
-        onnxruntime.InferenceSession = original
+        class SessionBackend(BaseBackend):
+            def load_model(self, weight: Any) -> None:
+                self.session = open_session(Path(weight), runtime)
+                self.apply_metadata(self.read_metadata(weight))
+
+            def forward(self, im: Tensor) -> list[np.ndarray[Any, Any]]:
+                pause()
+                [item] = self.session.inputs
+                return self.session.run([im.cpu().numpy().astype(item.dtype, copy=False)])
+
+        original = AutoBackend._BACKEND_MAP
+        AutoBackend._BACKEND_MAP = dict.fromkeys(original, SessionBackend) | {"pt": original["pt"]}
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, runtime.threads))  # a file of PyTorch's runs on these
+        try:
+            yield
+        finally:
+            AutoBackend._BACKEND_MAP = original
+            torch.set_num_threads(threads)

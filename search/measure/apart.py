@@ -12,50 +12,64 @@ import selectors
 import signal
 import subprocess
 import sys
-import threading
-import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from search.measure.latency import Latency, MeasurementError, measure_latency
-from search.measure.pairs import Effort
+from search.errors import MeasurementError
+from search.measure.host import host_info
+from search.measure.latency import Latency
+from search.measure.quiet import measuring
+from search.target import Target
 
-if TYPE_CHECKING:  # the child needs none of it
-    from search.study import Target
-
+ROOT = Path(__file__).resolve().parents[2]
+NOISY = "a training did not pause for it"
 GRACE = 120.0  # seconds beyond an effort's own: loading two models, warming up, and a second attempt's overhead
 
 
 class Apart:
-    """A child process that measures; use it from one thread."""
+    """A child process that measures on a target; use it from one thread, and as a context that ends it.
 
-    def __init__(self) -> None:
+    ``python`` is the interpreter of the environment that has the target's runtime, this one if not given.
+    """
+
+    def __init__(self, target: Target, python: Path | None = None) -> None:
+        self._target, self._python = target, python or Path(sys.executable)
         self._child: subprocess.Popen[bytes] | None = None
 
-    def measure(
-        self, candidate: Path, baseline: Path, target: Target, runs: int, *, timeout: float | None = None
-    ) -> Latency:
-        """What ``measure_latency`` gives on ``target`` with at most so many runs, from the child.
+    def __enter__(self) -> Apart:
+        return self
 
-        ``timeout`` is in seconds; by default it is what the target's effort may take, and some.
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def measure(
+        self, candidate: Path, runs: int | None = None, *, baseline: Path, timeout: float | None = None
+    ) -> Latency:
+        """What ``measure_latency`` gives on the target, from the child; at most the target's runs, if not given.
+
+        It waits for its turn on this machine. ``timeout`` is in seconds; by default it is what the target's effort
+        may take, and some.
 
         Raises:
             MeasurementError: as ``measure_latency`` does, and when the child hangs or dies.
         """
-        effort = target.effort(runs)
+        target = self._target
+        effort = target.effort(runs or target.runs)
         request = {
             "candidate": str(candidate),
             "baseline": str(baseline),
-            "threads": target.threads,
+            "runtime": asdict(target.as_runtime),
             "effort": asdict(effort),
             "cores": target.cores,
         }
         seconds = 2 * effort.seconds + GRACE if timeout is None else timeout
-        answer = self._ask(request, candidate, seconds)
+        with measuring(quiet=target.pauses_training) as still:
+            answer = self._ask(request, candidate, seconds)
         if "error" in answer:
             raise MeasurementError(answer["error"])
-        return Latency(**answer["latency"])
+        latency = Latency(**answer["latency"] | {"host": host_info().id})
+        return latency if still or not target.pauses_training else replace(latency, doubts=(*latency.doubts, NOISY))
 
     def close(self) -> None:
         """Ends the child, if there is one."""
@@ -72,8 +86,8 @@ class Apart:
     def _ask(self, request: dict[str, Any], candidate: Path, seconds: float) -> dict[str, Any]:
         if self._child is None or self._child.poll() is not None:
             self.close()
-            command = [sys.executable, "-m", "search.measure.apart"]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            command = [str(self._python), "-m", "search.measure.child"]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             self._child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
             )
@@ -111,33 +125,3 @@ def _why(code: int) -> str:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
     except ValueError:
         return f"exit code {code}"
-
-
-def _serve() -> None:
-    """Answers requests until standard input ends, or the parent does."""
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a runtime prints is no answer
-    for line in sys.stdin:
-        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
-        answers.flush()
-
-
-def _leave_with(parent: int) -> None:
-    """Ends this process, also in the middle of a model that hangs, when its parent is no more."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    paths = {name: Path(request.pop(name)) for name in ("candidate", "baseline")}
-    effort = Effort(**request.pop("effort"))
-    try:
-        return {"latency": asdict(measure_latency(**paths, effort=effort, **request))}
-    except MeasurementError as error:
-        return {"error": str(error)}
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,42 +1,87 @@
-"""One exclusive slot for measuring latency: a Ray actor that takes one request at a time, from all trials."""
+"""One exclusive slot for measuring latency: a Ray actor for each target, which takes one request at a time.
+
+It runs on a node that offers the target's slot, a custom resource (``bench:onnxruntime-cpu``), so that a study can
+train anywhere and still measure on the device that counts. Files travel with the request.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import ray
+from ray.exceptions import GetTimeoutError
 
+from search.errors import MeasurementError, UserError
 from search.measure.apart import Apart
+from search.measure.host import HostInfo, host_info
 from search.measure.latency import Latency
-from search.study import Target
+from search.measure.parcel import Parcel, pack
+from search.target import Target
 
-NAME = "bench"
+WAITING = 3600.0  # seconds that a request waits for its answer, with those that are before it
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Bench:
     """Measures one candidate after the other, in a child process of its own.
 
-    It holds no core: the CPU-time ratio does not mind a neighbour. If the actor dies, Ray starts it anew and makes the
+    It holds no CPU of Ray's: the CPU-time ratio does not mind a neighbour, and where the wall clock counts, trainings
+    on its node pause. If the actor dies, Ray starts it anew, on another node with the slot if need be, and makes the
     request again; if the child dies or hangs, the request fails and the next one has a new child.
     """
 
-    def __init__(self) -> None:
-        self._apart = Apart()
+    def __init__(self, target: Target) -> None:
+        self._apart = Apart(target)
+        self._folder = tempfile.TemporaryDirectory(prefix="yolo-front-bench-")
 
-    def measure(self, candidate: str, baseline: str, target: Target, runs: int) -> Latency:
+    def host(self) -> HostInfo:
+        """The machine that it measures on."""
+        return host_info()
+
+    def measure(self, candidate: Parcel, baseline: Parcel, runs: int) -> Latency:
         """The candidate's latency beside the baseline's; see ``measure_latency``."""
-        return self._apart.measure(Path(candidate), Path(baseline), target, runs)
+        place = Path(self._folder.name)
+        kept = place / baseline.sha256
+        against = kept / baseline.name if kept.exists() else baseline.unpack(kept)
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            return self._apart.measure(candidate.unpack(Path(folder)), runs, baseline=against)
 
 
-def start_bench() -> Any:
-    """Starts the actor under its name and returns its handle; it lives as long as the handle's driver."""
-    return Bench.options(name=NAME, get_if_exists=True).remote()
+def start_bench(target: Target) -> Any:
+    """Starts the actor of a target and returns its handle; it lives as long as the handle's driver.
+
+    Raises:
+        UserError: no node of the cluster offers the target's slot.
+    """
+    slot = target.slot
+    if ray.cluster_resources().get(slot, 0) < 1:
+        offered = sorted(name for name in ray.cluster_resources() if name.startswith("bench:"))
+        raise UserError(
+            f"no node of the cluster measures for {target.name}: start Ray on the device that counts with "
+            f"--resources='{{\"{slot}\": 1}}'; nodes offer {', '.join(offered) or 'no bench at all'}"
+        )
+    return Bench.options(name=slot, get_if_exists=True, resources={slot: 1}).remote(target)
 
 
 def remote_latency(baseline: Path, target: Target) -> Callable[[Path, int], Latency]:
-    """A function (file, runs) that has the actor measure, waiting for its turn."""
-    bench = ray.get_actor(NAME)
-    return lambda file, runs: cast(Latency, ray.get(bench.measure.remote(str(file), str(baseline), target, runs)))
+    """A function (file, runs) that has the target's actor measure, waiting for its turn.
+
+    Raises:
+        MeasurementError: from the function: as the actor does, or no answer within the hour.
+    """
+    bench, reference = ray.get_actor(target.slot), ray.put(pack(baseline))
+
+    def measure(file: Path, runs: int) -> Latency:
+        pending = bench.measure.remote(pack(file), reference, runs)
+        try:
+            return cast(Latency, ray.get(pending, timeout=WAITING))
+        except GetTimeoutError as error:
+            ray.cancel(pending)
+            raise MeasurementError(
+                f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?"
+            ) from error
+
+    return measure

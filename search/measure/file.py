@@ -1,4 +1,4 @@
-"""Measures one ONNX file for the command line: latency beside another file, size, and accuracy if given data."""
+"""Measures one model file for the command line: latency beside another file, size, and accuracy if given data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import UserError
-from search.measure.host import host_info
-from search.measure.latency import measure_latency
-from search.measure.pairs import Effort
+from search.measure.apart import Apart
+from search.measure.parcel import pack
+from search.runtimes.table import open_session
+from search.target import Target
 from search.tasks.accuracy import further_metrics
 
 
-def measure_file(
-    model: Path, *, against: Path | None, data: Path | None, split: str, threads: int, effort: Effort
-) -> dict[str, Any]:
+def measure_file(model: Path, *, target: Target, against: Path | None, data: Path | None, split: str) -> dict[str, Any]:
     """The measurements of ``model`` as one flat object; accuracy is None without ``data``.
 
     Raises:
         UserError: a file is missing or refused, or the data has no such split.
     """
     baseline = against or model
-    latency = measure_latency(model, baseline, threads=threads, effort=effort)
-    size, reference = model.stat().st_size, baseline.stat().st_size
+    with Apart(target) as apart:
+        latency = apart.measure(model, baseline=baseline)
+    size, reference = pack(model).size, pack(baseline).size
     result: dict[str, Any] = {
         "model": str(model),
         "against": str(baseline),
@@ -36,29 +36,31 @@ def measure_file(
         "size_bytes": size,
         "size_ratio": size / reference,
         "runs": latency.runs,
-        "threads": threads,
+        "threads": target.threads,
+        "sessions": latency.sessions,
+        "cold_start_ms": latency.cold_start_ms,
         "warmup": latency.warmup,
         "clock": latency.clock,
         "waiting": latency.waiting,
         "doubts": list(latency.doubts),
-        "host": host_info().id,
+        "target": target.name,
+        "runtime": latency.runtime,
+        "host": latency.host,
     }
-    return result | (_accuracy(model, data, split, threads) if data else {})
+    return result | (_accuracy(model, data, split, target) if data else {})
 
 
-def _accuracy(model: Path, data: Path, split: str, threads: int) -> dict[str, Any]:
-    import onnx
-
+def _accuracy(model: Path, data: Path, split: str, target: Target) -> dict[str, Any]:
     from search.data import make_view, read_data
     from search.measure.accuracy import measure_accuracy
 
     dataset = read_data(data)
     if split not in dataset.images:
         raise UserError(f"--split {split}: {data} has {', '.join(dataset.images)}")
-    image_size = onnx.load(model).graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    [item] = open_session(model, target.as_runtime).inputs
     with tempfile.TemporaryDirectory() as folder:
         view = make_view(dataset, Path(folder))
-        found = measure_accuracy(model, view, split=split, image_size=image_size, threads=threads)
+        found = measure_accuracy(model, view, split=split, image_size=item.shape[2], runtime=target.as_runtime)
     return {
         "split": split,
         "metric": found.metric,

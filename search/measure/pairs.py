@@ -1,8 +1,9 @@
 """Two things timed in turn until their ratio is known well enough, and how far these times can be trusted.
 
-A pair is one run of each, in random order, so that what slows both down cancels in the pair's ratio. Warming up ends
-when the times stand still, timing when the interval of the ratio is narrow enough. The stopping rule looks at the
-width of the interval and never at the ratio itself, so it favours no result.
+A pair is one run of each, in random order, so that what slows both down cancels in the pair's ratio. Both are loaded
+anew for every session of a few pairs (search/measure/ratio.py says why). Timing ends when the interval of the ratio is
+narrow enough. The stopping rule looks at the width of the interval and never at the ratio itself, so it favours no
+result.
 """
 
 from __future__ import annotations
@@ -13,37 +14,51 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-ClockName = Literal["thread-cpu", "wall"]
-Pair = tuple[Callable[[], object], Callable[[], object]]  # the candidate's run and the baseline's
+from search.measure.ratio import Floats, paired_ratio
 
-BLOCK = 10  # pairs between two looks at the interval, or a tenth of those so far
-LEAST = 30  # pairs before the interval is believed
+ClockName = Literal["thread-cpu", "process-cpu", "wall"]
+Run = Callable[[], object]
+Opener = Callable[[], Run]  # loads a model and returns what runs it once
+Pair = tuple[Run, Run]  # the candidate's run and the baseline's
+
+LEAST = 5  # sessions before the interval is believed
+PAIRS = 10  # of a session
 WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change by less than this share
-LONGEST_WARMUP = 60  # pairs
+LONGEST_WARMUP = 60  # pairs of the first session
+REWARM = 3  # pairs of the others, whose memory is new while the machine is warm
 DRIFT = 0.05  # share by which the baseline may change from the first third of a measurement to the last
 SPREAD = 0.15  # of the baseline: half of its runs may differ from one another by this share
 
 
 class Clock(Protocol):
-    """Nanoseconds since some moment: of the wall, and of the calling thread's computing."""
+    """Nanoseconds since some moment: of the wall, and of computing, by the kind of CPU time that ``name`` says."""
+
+    name: ClockName
 
     def wall(self) -> int:
         """Of the wall."""
         ...
 
     def cpu(self) -> int:
-        """In which the calling thread computed."""
+        """In which this thread, or all of this process, computed."""
         ...
 
 
-class SystemClock:
-    """The clocks of this machine."""
+class ThreadClock:
+    """The clocks of this machine; computing is that of the calling thread."""
 
+    name: ClockName = "thread-cpu"
     wall = staticmethod(time.perf_counter_ns)
     cpu = staticmethod(time.thread_time_ns)
+
+
+class ProcessClock(ThreadClock):
+    """Computing is that of all threads of this process, for a runtime whose one thread is its own."""
+
+    name: ClockName = "process-cpu"
+    cpu = staticmethod(time.process_time_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +72,28 @@ class Effort:
     precision: float = 0.01
     seconds: float = 60.0
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of a session: fewer where there are few runs, so that there are sessions enough."""
+        return min(PAIRS, max(2, self.runs // LEAST))
+
 
 USUAL = Effort()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Times in ms, candidate and baseline beside one another: shape (pairs, 2), by both clocks."""
+    """Times in ms, candidate and baseline beside one another: shape (pairs, 2), by both clocks.
+
+    ``session`` has the number of each pair's session, ``loading`` the wall time that it took to load the two models
+    in each session, in ms: shape (sessions, 2).
+    """
 
     wall: Floats
     cpu: Floats
-    warmup: int  # pairs that ran before
+    session: NDArray[np.int64]
+    loading: Floats
+    warmup: int  # pairs that ran before the first
     clock: ClockName  # the one that ratios are taken by
 
     @property
@@ -75,33 +101,88 @@ class Series:
         """The times that count for ratios."""
         return self.wall if self.clock == "wall" else self.cpu
 
+    def ratio(self) -> tuple[float, float, float]:
+        """The ratio, and its 95 % interval."""
+        return paired_ratio(self.chosen[:, 0], self.chosen[:, 1], self.session)
 
-def time_pairs(pair: Pair, effort: Effort, *, threads: int, seed: int = 0, clock: Clock | None = None) -> Series:
-    """Warms both up, then times them in turn until ``effort`` is spent or the ratio is known.
+    def half_width(self) -> float:
+        """Half the width of the ratio's interval, as a share of the ratio."""
+        ratio, low, high = self.ratio()
+        return (high - low) / 2 / ratio
+
+
+@dataclass
+class _Log:
+    """What was timed so far."""
+
+    times: list[tuple[tuple[float, float], tuple[float, float]]]
+    sessions: list[int]
+    loading: list[tuple[float, float]]
+    warmup: int = 0
+
+    def series(self, threads: int, cpu_clock: ClockName) -> Series:
+        both = np.array(self.times)  # (pairs, columns, clocks)
+        return Series(
+            wall=both[:, :, 0],
+            cpu=both[:, :, 1],
+            session=np.array(self.sessions),
+            loading=np.array(self.loading),
+            warmup=self.warmup,
+            clock=_choose_clock(threads, cpu_clock, both),
+        )
+
+
+def time_pairs(
+    openers: tuple[Opener, Opener], effort: Effort, *, threads: int, seed: int = 0, clock: Clock | None = None
+) -> Series:
+    """Times the candidate and the baseline in turn until ``effort`` is spent or the ratio is known.
 
     Args:
-        pair: the two runs.
+        openers: load the two; called once a session.
         effort: when to stop.
-        threads: on how many the runs compute; with one, the calling thread's CPU time is what counts.
-        seed: of the order within pairs and of the bootstrap.
-        clock: the machine's, if not given.
+        threads: on how many the runs compute; with one, its CPU time is what counts.
+        seed: of the order within pairs.
+        clock: ``ThreadClock``, if not given.
     """
-    own: Clock = clock or SystemClock()
+    own: Clock = clock or ThreadClock()
     deadline = own.wall() + round(effort.seconds * 1e9)
-    warmup = warm_up(pair, own, deadline)
     rng = np.random.default_rng(seed)
-    times: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    log = _Log([], [], [])
     while True:
-        count = min(max(BLOCK, len(times) // 10), effort.runs - len(times))
+        pair = _open(openers, log, own)
+        if len(log.loading) == 1:
+            log.warmup = warm_up(pair, own, deadline)
+        else:
+            for _ in range(REWARM):
+                _time_pair(pair, 0, own)
+        count = min(effort.pairs, effort.runs - len(log.times))
         for first in rng.permutation(np.arange(count) % 2):
-            times.append(_time_pair(pair, int(first), own))
-            if len(times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a block
+            log.times.append(_time_pair(pair, int(first), own))
+            log.sessions.append(len(log.loading) - 1)
+            if len(log.times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a session
                 break
-        both = np.array(times)  # (pairs, columns, clocks)
-        series = Series(wall=both[:, :, 0], cpu=both[:, :, 1], warmup=warmup, clock=_choose_clock(threads, both))
-        over = len(times) >= effort.runs or own.wall() >= deadline
-        if over or (len(times) >= LEAST and half_width(series, seed) <= effort.precision):
+        series = log.series(threads, own.name)
+        if len(log.times) >= effort.runs or own.wall() >= deadline:
             return series
+        if len(log.loading) >= LEAST and series.half_width() <= effort.precision:
+            return series
+
+
+def _open(openers: tuple[Opener, Opener], log: _Log, clock: Clock) -> Pair:
+    """Loads both, the one or the other first in turn, and notes how long each took."""
+    runs: list[Run] = [_nothing, _nothing]
+    loading = [0.0, 0.0]
+    first = len(log.loading) % 2
+    for column in (first, 1 - first):
+        start = clock.wall()
+        runs[column] = openers[column]()
+        loading[column] = (clock.wall() - start) / 1e6
+    log.loading.append((loading[0], loading[1]))
+    return runs[0], runs[1]
+
+
+def _nothing() -> None:
+    """Stands for a run that is not loaded yet."""
 
 
 def warm_up(pair: Pair, clock: Clock, deadline: int) -> int:
@@ -115,12 +196,6 @@ def warm_up(pair: Pair, clock: Clock, deadline: int) -> int:
             if np.all(np.abs(now / before - 1) < STILL):
                 break
     return len(walls)
-
-
-def half_width(series: Series, seed: int) -> float:
-    """Half the width of the ratio's 95 % interval, as a share of the ratio."""
-    ratio, low, high = paired_ratio(series.chosen[:, 0], series.chosen[:, 1], seed=seed, resamples=300)
-    return (high - low) / 2 / ratio
 
 
 def doubts(series: Series) -> tuple[str, ...]:
@@ -146,38 +221,6 @@ def waiting(series: Series) -> float:
     return max(0.0, float(1 - np.median(series.cpu[:, 1] / series.wall[:, 1])))
 
 
-def paired_ratio(
-    candidate_times: ArrayLike, baseline_times: ArrayLike, *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float, float]:
-    """Returns the ratio of two paired series of times and its 95 % interval: (ratio, low, high).
-
-    The ratio is the median of the pairs' ratios, taken on a logarithmic scale so that swapping the two
-    series gives exactly its inverse. Compared with the ratio of the two medians it cancels what slows both
-    runs of a pair down, and is the steadier of the two under load. The interval is the percentile bootstrap
-    over pairs (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
-
-    Args:
-        candidate_times: shape (n,), positive, any unit.
-        baseline_times: shape (n,), positive, the same unit; entry i was timed next to entry i of the other.
-        seed: of the resampling.
-        resamples: bootstrap samples; memory is resamples x n x 8 bytes.
-
-    Raises:
-        ValueError: series of different lengths, empty ones, or a time that is not positive and finite.
-    """
-    ours = np.asarray(candidate_times, dtype=np.float64)
-    theirs = np.asarray(baseline_times, dtype=np.float64)
-    if ours.ndim != 1 or ours.shape != theirs.shape or len(ours) == 0:
-        raise ValueError(f"the two series must be flat and pair up; got shapes {ours.shape}, {theirs.shape}")
-    if not all(np.isfinite(times).all() and (times > 0).all() for times in (ours, theirs)):
-        raise ValueError("every time must be positive and finite")
-    logs: Floats = np.log(ours / theirs)
-    picks = np.random.default_rng(seed).integers(0, len(logs), size=(resamples, len(logs)))
-    medians: Floats = np.median(logs[picks], axis=1)
-    low, high = (float(value) for value in np.exp(np.percentile(medians, [2.5, 97.5])))
-    return float(np.exp(np.median(logs))), low, high
-
-
 def _time_pair(pair: Pair, first: int, clock: Clock) -> tuple[tuple[float, float], tuple[float, float]]:
     """Runs both, the one in column ``first`` before the other; ms of candidate and baseline, each (wall, CPU)."""
     times = [(0.0, 0.0), (0.0, 0.0)]
@@ -189,7 +232,7 @@ def _time_pair(pair: Pair, first: int, clock: Clock) -> tuple[tuple[float, float
     return times[0], times[1]
 
 
-def _choose_clock(threads: int, times: Floats) -> ClockName:
-    """The thread's CPU clock for one thread, unless its ticks are too coarse for these runs."""
+def _choose_clock(threads: int, cpu_clock: ClockName, times: Floats) -> ClockName:
+    """The CPU clock for one thread, unless its ticks are too coarse for these runs."""
     coarse = time.get_clock_info("thread_time").resolution > 1e-5 or bool((times[:, :, 1] <= 0).any())
-    return "wall" if threads > 1 or coarse else "thread-cpu"
+    return "wall" if threads > 1 or coarse else cpu_clock

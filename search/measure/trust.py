@@ -19,7 +19,7 @@ from search.errors import UserError
 from search.measure.apart import Apart
 from search.measure.host import host_info
 from search.results import open_study
-from search.study import Target
+from search.target import Target
 
 # Other work as it is beside a training: matrices that do not fit into the caches.
 BUSY = "import numpy as n\na = n.ones((700, 700), n.float32)\nwhile True: a @ a"
@@ -67,10 +67,10 @@ def measure_trust(
         on_ratio: hears of every measurement.
     """
     count = len(os.sched_getaffinity(0)) if busy is None else busy
-    apart, start = Apart(), time.monotonic()
+    apart, start = Apart(target), time.monotonic()
 
     def ratio(file: Path) -> tuple[float, bool]:
-        found = apart.measure(file, baseline, target, target.runs)
+        found = apart.measure(file, baseline=baseline)
         on_ratio(file, found.ratio)
         return found.ratio, bool(found.doubts)
 

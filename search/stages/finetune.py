@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from search.data import IMAGE_SUFFIXES
+from search.measure.quiet import working
 from search.stages.activation import drop_old
 from search.stages.checkpoint import kept_random_state
 from search.stages.distill import add_projectors, lesson
@@ -82,7 +83,7 @@ def finetune(
         labels = label_loss(model, part.label_smoothing)
         return kind.taught_loss(model, plan, labels) if plan else labels
 
-    with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder:
+    with quiet_ultralytics(), working() as pause, tempfile.TemporaryDirectory() as folder:
         if isinstance(distill, UnlabeledDistill):
             place = Path(folder) / "unlabeled"
             place.mkdir()
@@ -91,6 +92,7 @@ def finetune(
                     "data": str(kind.trainer_data(data)), "project": folder, "name": "train"}  # fmt: skip
         trainer = trainer_for(kind)(settings, model=student, part=part, loss=loss, after_step=after_step,
                                     checkpoint=checkpoint)  # fmt: skip
+        trainer.add_callback("on_train_batch_start", lambda _: pause())
         trainer.add_callback("on_train_epoch_end", lambda t: _tell(t, on_epoch, threads))
         torch.set_num_threads(threads)  # the trainer took every core but one when it chose its device
         trainer.train()

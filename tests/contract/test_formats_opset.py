@@ -16,7 +16,8 @@ from search.prepare import prepare
 from search.stages.export import OPSET, export_onnx
 from search.stages.quantize import quantize
 from search.store import Store
-from search.study import StudyConfig, Target
+from search.study import StudyConfig
+from search.target import Target
 from spaces.parts.quantize import Quantize
 from spaces.recipe import Export, Fp16, Fp32, Int8Static, Recipe, WeightOnly
 from tests.tiny import SIZE, answers, noise, onnx_answers

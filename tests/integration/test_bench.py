@@ -13,17 +13,32 @@ from typing import Any
 import pytest
 import ray
 
+from search.errors import MeasurementError, UserError
 from search.measure.bench import remote_latency, start_bench
+from search.measure.host import host_info
 from search.measure.latency import Latency
-from search.study import Target
+from search.measure.parcel import pack
+from search.target import Target
 from tests.loops import save_loop
 
+TARGET = Target(runs=5000, precision=1e-6, seconds=6.0)  # never known, so timed for six seconds
+QUICK = Target(name="quick", runtime="onnxruntime", runs=30)
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        resources={TARGET.slot: 1, QUICK.slot: 1},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
-        yield start_bench()
+        quick = start_bench(QUICK)  # it lives as long as its handle
+        yield start_bench(TARGET)
+        del quick
     finally:
         ray.shutdown()
 
@@ -34,9 +49,8 @@ def pid_of(bench: Any) -> int:
 
 def test_the_death_of_the_actor_costs_a_repeat_and_nothing_else(bench: Any, tmp_path: Path) -> None:
     shorter, longer = save_loop(tmp_path / "shorter.onnx", 1_000), save_loop(tmp_path / "longer.onnx", 4_000)
-    target = Target(runs=150, precision=1e-6, seconds=6.0)  # never known, so timed for six seconds
     first = pid_of(bench)
-    pending: Any = bench.measure.remote(str(longer), str(shorter), target, 100_000)
+    pending: Any = bench.measure.remote(pack(longer), pack(shorter), 100_000)
     start = time.monotonic()
     time.sleep(3)
     os.kill(first, signal.SIGKILL)
@@ -44,5 +58,44 @@ def test_the_death_of_the_actor_costs_a_repeat_and_nothing_else(bench: Any, tmp_
     assert time.monotonic() - start > 3 + 6  # begun anew
     assert latency.ratio == pytest.approx(4, rel=0.2)
     assert pid_of(bench) != first
-    again = remote_latency(shorter, Target(runs=30))(longer, 30)
+    again = remote_latency(shorter, TARGET)(longer, 30)
     assert again.ratio == pytest.approx(latency.ratio, rel=0.1)
+    assert again.host == host_info().id
+
+
+def test_files_are_measured_as_they_were_sent(bench: Any, tmp_path: Path) -> None:
+    """The actor may be on another machine: what it needs is in the request, and the baseline may change its name."""
+    file, longer = save_loop(tmp_path / "model.onnx", 2_000), save_loop(tmp_path / "longer.onnx", 8_000)
+    first, other = remote_latency(file, QUICK), remote_latency(longer, QUICK)
+    request = pack(file)
+    file.unlink()
+    handle = ray.get_actor(QUICK.slot)
+    assert ray.get(handle.measure.remote(request, pack(longer), 30)).ratio == pytest.approx(0.25, rel=0.2)
+    assert first(longer, 30).ratio == pytest.approx(4, rel=0.2)
+    assert other(longer, 30).ratio == pytest.approx(1, rel=0.2)
+
+
+def test_measurements_of_two_targets_on_a_machine_take_turns(bench: Any, tmp_path: Path) -> None:
+    file = save_loop(tmp_path / "model.onnx", 2_000)
+    slow: Any = bench.measure.remote(pack(file), pack(file), 100_000)
+    time.sleep(1)
+    start = time.monotonic()
+    remote_latency(file, QUICK)(file, 30)
+    assert time.monotonic() - start > 3  # of the six seconds
+    ray.get(slow, timeout=60)
+
+
+def test_a_request_that_gets_no_answer_is_given_up(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.measure.bench.WAITING", 1.0)
+    file = save_loop(tmp_path / "model.onnx", 2_000)
+    with pytest.raises(MeasurementError, match="bench:onnxruntime-cpu gave no answer in 1 s"):
+        remote_latency(file, TARGET)(file, 100_000)
+    monkeypatch.undo()
+    assert remote_latency(file, TARGET)(file, 30).runs >= 30
+
+
+def test_a_cluster_without_the_slot_is_refused(bench: Any) -> None:
+    with pytest.raises(
+        UserError, match=r'no node .* measures for phone: .*"bench:phone": 1.* offer bench:onnxruntime-cpu'
+    ):
+        start_bench(Target(name="phone", runtime="onnxruntime"))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from search.errors import MeasurementError
 from search.measure.apart import Apart
-from search.measure.latency import MeasurementError
-from search.study import Target
+from search.target import Target
 from tests.loops import save_loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +24,8 @@ QUICK = Target(runs=30)
 
 @pytest.fixture
 def apart() -> Iterator[Apart]:
-    own = Apart()
-    yield own
-    own.close()
+    with Apart(QUICK) as own:
+        yield own
 
 
 @pytest.fixture
@@ -36,40 +35,40 @@ def quick(tmp_path: Path) -> Path:
 
 def test_the_child_measures_and_is_used_again(apart: Apart, quick: Path, tmp_path: Path) -> None:
     longer = save_loop(tmp_path / "longer.onnx", 2000)
-    latency = apart.measure(longer, quick, QUICK, 30)
+    latency = apart.measure(longer, baseline=quick)
     child = apart.pid
     assert latency.ratio > 3
     assert latency.runs == 30
-    assert apart.measure(quick, longer, QUICK, 30).ratio < 1 / 3
+    assert apart.measure(quick, baseline=longer).ratio < 1 / 3
     assert apart.pid == child != os.getpid()
 
 
 def test_what_cannot_be_measured_is_said_as_here(apart: Apart, quick: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match=r"no ONNX file at .*absent\.onnx; export the model first"):
-        apart.measure(tmp_path / "absent.onnx", quick, QUICK, 30)
-    assert apart.measure(quick, quick, QUICK, 30).ratio == pytest.approx(1, abs=0.3)
+        apart.measure(tmp_path / "absent.onnx", baseline=quick)
+    assert apart.measure(quick, baseline=quick).ratio == pytest.approx(1, abs=0.3)
 
 
 def test_a_model_that_hangs_is_left_after_its_time(apart: Apart, quick: Path, tmp_path: Path) -> None:
     endless = save_loop(tmp_path / "endless.onnx", 10**15)
     start = time.monotonic()
     with pytest.raises(MeasurementError, match=r"endless\.onnx gave no answer in 3 s: it hangs its runtime"):
-        apart.measure(endless, quick, QUICK, 30, timeout=3)
+        apart.measure(endless, baseline=quick, timeout=3)
     assert time.monotonic() - start < 10
     assert apart.pid is None
-    assert apart.measure(quick, quick, QUICK, 30).runs == 30
+    assert apart.measure(quick, baseline=quick).runs == 30
 
 
 def test_a_child_that_dies_fails_its_request_and_no_other(apart: Apart, quick: Path, tmp_path: Path) -> None:
-    apart.measure(quick, quick, QUICK, 30)
+    apart.measure(quick, baseline=quick)
     endless = save_loop(tmp_path / "endless.onnx", 10**15)
     assert apart.pid is not None
     killer = threading.Timer(1.0, os.kill, (apart.pid, signal.SIGSEGV))
     killer.start()
     with pytest.raises(MeasurementError, match=r"endless\.onnx crashed its runtime \(SIGSEGV\)"):
-        apart.measure(endless, quick, QUICK, 30, timeout=30)
+        apart.measure(endless, baseline=quick, timeout=30)
     killer.join()
-    assert apart.measure(quick, quick, QUICK, 30).runs == 30
+    assert apart.measure(quick, baseline=quick).runs == 30
 
 
 def test_the_child_does_not_outlive_its_parent(quick: Path, tmp_path: Path) -> None:
@@ -77,11 +76,11 @@ def test_the_child_does_not_outlive_its_parent(quick: Path, tmp_path: Path) -> N
     code = f"""
 from pathlib import Path
 from search.measure.apart import Apart
-from search.study import Target
-apart = Apart()
-apart.measure(Path({str(quick)!r}), Path({str(quick)!r}), Target(), 30)
+from search.target import Target
+apart = Apart(Target())
+apart.measure(Path({str(quick)!r}), baseline=Path({str(quick)!r}))
 print(apart.pid, flush=True)
-apart.measure(Path({str(endless)!r}), Path({str(quick)!r}), Target(), 30)
+apart.measure(Path({str(endless)!r}), baseline=Path({str(quick)!r}))
 """
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout is not None
@@ -96,10 +95,10 @@ apart.measure(Path({str(endless)!r}), Path({str(quick)!r}), Target(), 30)
 
 
 def test_a_child_that_died_between_two_requests_is_replaced(apart: Apart, quick: Path) -> None:
-    apart.measure(quick, quick, QUICK, 30)
+    apart.measure(quick, baseline=quick)
     child = apart.pid
     assert child is not None
     os.kill(child, signal.SIGKILL)
     time.sleep(0.5)
-    assert apart.measure(quick, quick, QUICK, 30).runs == 30
+    assert apart.measure(quick, baseline=quick).runs == 30
     assert apart.pid != child

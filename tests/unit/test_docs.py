@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from search.study import StudyConfig, Target
+from search.study import StudyConfig
+from search.target import Target
 from spaces.parse import parse_space
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from search.measure.latency import Latency, MeasurementError, measure_latency, open_session
+from search.errors import MeasurementError
+from search.measure.latency import Latency, measure_latency
 from search.measure.pairs import Effort
+from search.runtimes.onnx_runtime import open_onnx
+from search.runtimes.session import Runtime
 
 
 def save_convolutions(
@@ -96,15 +99,15 @@ def test_one_thread_means_the_calling_thread(models: dict[str, Path]) -> None:
         return {task.name for task in Path("/proc/self/task").iterdir()}
 
     before = running()
-    sessions = [open_session(models["large"], threads=1)]
+    sessions = [open_onnx(models["large"], threads=1)]
     sessions[0].run(None, {"x0": np.zeros((1, 16, 64, 64), dtype=np.float32)})
     assert running() <= before
-    sessions.append(open_session(models["large"], threads=2))
+    sessions.append(open_onnx(models["large"], threads=2))
     assert len(running() - before) == 1
 
 
 def test_two_threads_are_timed_by_the_wall_clock(models: dict[str, Path]) -> None:
-    latency = measure_latency(models["small"], models["large"], threads=2, effort=Effort(runs=20))
+    latency = measure_latency(models["small"], models["large"], runtime=Runtime(threads=2), effort=Effort(runs=20))
     assert (latency.clock, latency.threads, latency.runs) == ("wall", 2, 20)
     assert latency.ratio < 1
 
@@ -167,8 +170,8 @@ def test_an_open_input_size_is_refused(models: dict[str, Path], tmp_path: Path) 
     ("wrong", "message"),
     [
         ({"effort": Effort(runs=1)}, "at least 2 runs"),
-        ({"threads": 0}, "at least .* 1 thread"),
-        ({"threads": 2, "cores": [0]}, r"2 threads .* cores \[0\]"),
+        ({"runtime": Runtime(threads=0)}, "at least .* 1 thread"),
+        ({"runtime": Runtime(threads=2), "cores": [0]}, r"2 threads .* cores \[0\]"),
         ({"cores": []}, "at least as many cores"),
         ({"cores": [4095]}, r"cores \[4095\].*may use only"),
     ],

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from search.measure.latency import MeasurementError
+from search.errors import MeasurementError
 from search.record import Measurement
 from search.screen import Bar, Expectation
 from search.study import Constraints
+from search.target import Target
 from search.trial import Task, _screen
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, Recipe
 from tests.fakes import make_record
@@ -30,7 +31,7 @@ def test_a_leaf_that_cannot_be_timed_fails_alone(monkeypatch: pytest.MonkeyPatch
         assert measured is not None
         return measured
 
-    def write_leaf(model: Any, leaf: Recipe, inputs: Any, *, folder: Path) -> Path:
+    def write_leaf(model: Any, leaf: Recipe, inputs: Any, *, folder: Path, form: str) -> Path:
         return folder
 
     monkeypatch.setattr("search.pipeline.write_leaf", write_leaf)
@@ -38,7 +39,7 @@ def test_a_leaf_that_cannot_be_timed_fails_alone(monkeypatch: pytest.MonkeyPatch
     nothing = Expectation(accuracy=((0.1,), (0.1,)), front=(), floor=0.0, least=1e9)  # neither would be worth it
     task = Task(leaves=leaves, bar=bar, expected=nothing)
     gauge: Any = SimpleNamespace(quick=quick)
-    place: Any = SimpleNamespace(inputs=None)
+    place: Any = SimpleNamespace(inputs=None, target=Target())
     records = _screen(task, None, gauge, place, tmp_path)
     assert [records[leaf.id].state for leaf in leaves] == ["stopped", "failed"]
     assert records[leaves[1].id].reason == "MeasurementError: it hangs its runtime"

@@ -10,7 +10,8 @@ from search.errors import UserError
 from search.measure.trust import files_of, measure_trust
 from search.record import Artifact
 from search.store import Store
-from search.study import StudyConfig, Target
+from search.study import StudyConfig
+from search.target import Target
 from spaces.recipe import ChannelPrune, Recipe
 from tests.fakes import make_baseline, make_record
 from tests.loops import save_loop

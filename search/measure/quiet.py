@@ -1,0 +1,84 @@
+"""Turns on one machine: one measurement at a time, and, where one asks for it, no training meanwhile.
+
+Three locks on files that all processes of a user on this machine share; they go with the process that holds them. Who
+measures holds ``bench``, and for quiet also closes the ``gate`` and waits until all who work are behind it. Who
+trains holds ``work`` together with others, and gives it up at the gate, between two batches.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+PATIENCE = 60.0  # seconds that a measurement waits for a batch to end; a worker that hangs must not stop the study
+POLL = 0.02
+
+_pauses: list[Callable[[], None]] = []  # of the work that this process does, if any
+
+
+@contextmanager
+def measuring(*, quiet: bool, patience: float = PATIENCE) -> Generator[bool]:
+    """Takes the machine's turn to measure; yields whether all training has stopped, False where it need not.
+
+    Args:
+        quiet: whether trainings pause.
+        patience: seconds to wait for them to.
+    """
+    with _file("bench") as bench, _file("gate") as gate, _file("work") as work:
+        fcntl.flock(bench, fcntl.LOCK_EX)
+        if not quiet:
+            yield False
+            return
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        deadline, still = time.monotonic() + patience, False
+        while not (still := _try(work, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        yield still
+
+
+@contextmanager
+def working() -> Generator[Callable[[], None]]:
+    """Holds the machine for work that can pause; yields what to call between two pieces of it, which may wait.
+
+    Work inside of work of the same process pauses with it.
+    """
+    if _pauses:
+        yield _pauses[0]
+        return
+    with _file("gate") as gate, _file("work") as work:
+
+        def pause() -> None:
+            if not _try(gate, fcntl.LOCK_SH):
+                fcntl.flock(work, fcntl.LOCK_UN)
+                fcntl.flock(gate, fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            fcntl.flock(work, fcntl.LOCK_SH)
+
+        pause()
+        _pauses.append(pause)
+        try:
+            yield pause
+        finally:
+            _pauses.clear()
+
+
+@contextmanager
+def _file(name: str) -> Generator[IO[bytes]]:
+    folder = Path(tempfile.gettempdir()) / f"yolo-front-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"{name}.lock").open("wb") as file:
+        yield file
+
+
+def _try(file: IO[bytes], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,119 @@
+"""ONNX Runtime, on the CPU, with OpenVINO's or TensorRT's provider, or on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from search.errors import MeasurementError
+from search.runtimes.session import Arrays, Input, Runtime, Session
+
+_ort: Any = onnxruntime  # it has no type stubs
+
+PROVIDERS: dict[str, str] = {
+    "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+ON_GPU = ("cuda", "tensorrt")
+_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+class OnnxSession(Session):
+    """A model in ONNX Runtime. On a GPU its inputs and outputs stay there, and a run ends when the device is done."""
+
+    def __init__(self, path: Path, runtime: Runtime) -> None:
+        self._session = open_onnx(path, threads=runtime.threads, provider=runtime.provider)
+        self._on_gpu = runtime.provider in ON_GPU
+        self.on_caller = runtime.provider == "cpu"
+        self.inputs = tuple(_input(item, path) for item in self._session.get_inputs())
+
+    def bind(self, arrays: Arrays) -> Callable[[], object]:
+        """As ``Session``."""
+        session, feed = self._session, self._feed(arrays)
+        if not self._on_gpu:
+            return lambda: session.run(None, feed)
+        binding = session.io_binding()
+        for name, array in feed.items():
+            binding.bind_ortvalue_input(name, _ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+        for output in session.get_outputs():
+            binding.bind_output(output.name, "cuda", 0)
+
+        def run() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+    def run(self, arrays: Arrays) -> list[NDArray[Any]]:
+        """As ``Session``."""
+        return [np.asarray(output) for output in self._session.run(None, self._feed(arrays))]
+
+    def _feed(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        return {item.name: array for item, array in zip(self.inputs, arrays, strict=True)}
+
+
+def open_onnx(path: Path, *, threads: int, provider: str = "cpu") -> onnxruntime.InferenceSession:
+    """Opens an ONNX file as it is timed: every graph optimisation, operators in turn.
+
+    A provider that cannot be had is an error: ONNX Runtime would compute on the CPU instead, without a word.
+
+    Raises:
+        MeasurementError: the file is missing, ONNX Runtime refuses it, or has no such provider.
+    """
+    if not path.is_file():
+        raise MeasurementError(f"there is no ONNX file at {path}; export the model first, or correct the path")
+    options = _ort.SessionOptions()
+    options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = _ort.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    if threads > 1:
+        # Two sessions take turns here: the idle one's threads must not spin on the cores of the one being
+        # timed.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    name = PROVIDERS[provider]
+    try:  # ONNX Runtime's exceptions have no base class of their own
+        session = _ort.InferenceSession(str(path), options, providers=[(name, _provider_options(provider, threads))])
+    except Exception as error:
+        raise MeasurementError(
+            f"ONNX Runtime {_ort.__version__} cannot load {path}: {error}; export the model again, or "
+            "with an operator set that this version supports"
+        ) from error
+    if name not in session.get_providers():
+        raise MeasurementError(
+            f"ONNX Runtime {_ort.__version__} has no working {name} here, only {', '.join(session.get_providers())}; "
+            "see doctor, or choose another target"
+        )
+    return session
+
+
+def _provider_options(provider: str, threads: int) -> dict[str, str]:
+    if provider == "openvino":  # its own default on CPUs with AMX or AVX512-BF16 is BF16
+        return {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads), "num_streams": "1"}
+    return {}
+
+
+def _input(item: Any, path: Path) -> Input:
+    """A batch size left open is one image: that is how a single-stream deployment runs."""
+    shape = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(item.shape)]
+    if item.type not in _DTYPES or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise MeasurementError(
+            f"input {item.name!r} of {path} has type {item.type} and shape {item.shape}, which cannot be "
+            f"made up; export the model with a fixed input size and one of {', '.join(_DTYPES)}"
+        )
+    return Input(name=item.name, shape=tuple(shape), dtype=np.dtype(_DTYPES[item.type]))

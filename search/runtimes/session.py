@@ -1,0 +1,89 @@
+"""What a loaded model can do, whichever runtime loaded it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.errors import MeasurementError
+
+Arrays = Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A way to run a model: ``name`` is a key of ``search.runtimes.table.RUNTIMES``, ``provider`` one of its own."""
+
+    name: str = "onnxruntime"
+    provider: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """An input of a model: its shape with the batch first, all sizes known, and its type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Session(ABC):
+    """A model that is loaded and can run; ``inputs`` says what it takes.
+
+    ``on_caller`` says whether it computes on the thread that calls it when it has one thread, so that this thread's
+    CPU time is the time of a run.
+    """
+
+    inputs: tuple[Input, ...]
+    on_caller: bool = True
+
+    @abstractmethod
+    def bind(self, arrays: Arrays) -> Callable[[], object]:
+        """A function that runs the model once on ``arrays``, which are in place before, and returns when it is done.
+
+        What it returns is nobody's: outputs may stay on the device, and are written over by the next run.
+        """
+
+    @abstractmethod
+    def run(self, arrays: Arrays) -> list[NDArray[Any]]:
+        """The outputs for ``arrays``, one array for each output of the model."""
+
+
+def made_up(session: Session, path: Path, seed: int) -> list[NDArray[Any]]:
+    """Random inputs: values in [0, 1), or 0 to 255 for bytes; equal shapes get equal values.
+
+    Raises:
+        MeasurementError: an input of a type that cannot be made up.
+    """
+    return [_made_up(item, path, seed) for item in session.inputs]
+
+
+def _made_up(item: Input, path: Path, seed: int) -> NDArray[Any]:
+    values = np.random.default_rng(seed).random(item.shape, dtype=np.float32)
+    if item.dtype == np.uint8:
+        return (values * 256).astype(np.uint8)
+    if item.dtype.kind != "f":
+        raise MeasurementError(
+            f"input {item.name!r} of {path} has type {item.dtype}, which cannot be made up; export the model with a "
+            "float or uint8 input"
+        )
+    return values.astype(item.dtype)
+
+
+def checked(run: Callable[[], object], path: Path) -> Callable[[], object]:
+    """``run``, whose failures name the file; runtimes' exceptions have no common base class."""
+
+    def one() -> object:
+        try:
+            return run()
+        except Exception as error:
+            raise MeasurementError(f"{path} loads but does not run: {error}; export the model again") from error
+
+    return one

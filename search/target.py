@@ -1,0 +1,139 @@
+"""Where a model will run, and so where it is measured: a runtime on a device, described by a small file.
+
+The files are in ``search/targets``; a study names one of them, or a file of the user's own, and may change its keys.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from search.errors import UserError
+from search.measure.pairs import Effort
+from search.runtimes.session import Runtime
+from search.runtimes.table import RUNTIMES
+from spaces.content import is_mapping
+
+FILES = resources.files("search") / "targets"
+DEFAULT = "onnxruntime-cpu"
+
+
+class Target(BaseModel):
+    """A runtime on a device, and how to measure there.
+
+    ``provider`` is a part of the runtime, such as CUDA. ``precisions`` are the kinds of ``quantize`` that it runs, all
+    if empty. ``device`` is what it needs. ``environment`` are packages for which it gets a Python environment of its
+    own, because they do not go together with this project's.
+    A file is timed at most ``runs`` times and for ``seconds``, less if the ratio to the baseline is known to
+    ``precision`` (0.01: half the width of its 95 % interval is one percent of it).
+    ``cores`` pins the measurement to these cores instead of the last ones. ``opset`` is the version of ONNX's operators
+    that the target reads: 13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
+    Precisions whose storage needs a newer one raise it. ``pause`` says whether trainings on the same machine wait
+    while it measures; "auto" where the wall clock is what counts, with more than one thread.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    name: str = Field(default=DEFAULT, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    about: str = ""
+    runtime: str = "onnxruntime"
+    provider: str = "cpu"
+    device: Literal["cpu", "gpu"] = "cpu"
+    precisions: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    threads: int = Field(default=1, ge=1, le=256)
+    batch: int = Field(default=1, ge=1, le=1024)
+    cores: tuple[int, ...] | None = None
+    runs: int = Field(default=150, ge=10, le=100_000)
+    precision: float = Field(default=0.01, gt=0, lt=1)
+    seconds: float = Field(default=60.0, gt=0)
+    opset: int = Field(default=17, ge=13, le=20)
+    pause: Literal["auto", "always", "never"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, content: Any) -> Any:
+        """A name or a path stands for its file; the keys of a mapping win over those of the file that it names."""
+        if isinstance(content, str):
+            return read_target(content)
+        if is_mapping(content) and isinstance(name := content.get("name"), str) and "runtime" not in content:
+            base = read_target(name)
+            return base | content | {"name": base["name"]}
+        return content
+
+    @model_validator(mode="after")
+    def _known(self) -> Target:
+        entry = RUNTIMES.get(self.runtime)
+        if entry is None:
+            raise ValueError(f"there is no runtime {self.runtime}; known are {', '.join(RUNTIMES)}")
+        if self.provider not in entry.providers:
+            raise ValueError(f"{self.runtime} has no provider {self.provider}; it has {', '.join(entry.providers)}")
+        return self
+
+    @property
+    def format(self) -> str:
+        """The format of the files that it reads, a key of ``search.formats.FORMATS``."""
+        return RUNTIMES[self.runtime].format
+
+    @property
+    def as_runtime(self) -> Runtime:
+        """What opens a file on it."""
+        return Runtime(name=self.runtime, provider=self.provider, threads=self.threads)
+
+    @property
+    def slot(self) -> str:
+        """The Ray resource of the nodes that measure for it."""
+        return f"bench:{self.name}"
+
+    @property
+    def pauses_training(self) -> bool:
+        """Whether trainings on the same machine wait while it measures."""
+        return self.pause == "always" or (self.pause == "auto" and self.threads > 1)
+
+    def effort(self, runs: int) -> Effort:
+        """How long to time a file, ``runs`` times at most."""
+        return Effort(runs=runs, precision=self.precision, seconds=self.seconds)
+
+    def runs_kind(self, precision: str) -> bool:
+        """Whether it runs files of a kind of ``quantize``."""
+        return not self.precisions or precision in self.precisions
+
+
+def target_names() -> list[str]:
+    """The targets that have a file here."""
+    return sorted(file.name.removesuffix(".yaml") for file in FILES.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_target(name: str) -> dict[str, Any]:
+    """The content of a target's file.
+
+    Args:
+        name: of a file in ``search/targets``, or the path of another, which ends in ``.yaml``.
+
+    Raises:
+        ValueError: there is no such file, or it is no mapping.
+    """
+    own = Path(name)
+    file = own if own.suffix in {".yaml", ".yml"} else FILES / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(f"there is no target {name}; known are {', '.join(target_names())}, or give a .yaml file")
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not is_mapping(content):
+        raise ValueError(f"the target file {file} is no mapping")
+    return {"name": file.name.rpartition(".")[0]} | content
+
+
+def load_target(name: str, **changes: Any) -> Target:
+    """The target of a name or a file, with keys changed.
+
+    Raises:
+        UserError: there is none, or a key is refused.
+    """
+    try:
+        return Target.model_validate(read_target(name) | changes)
+    except ValueError as error:
+        raise UserError(f"target {name}: {error}") from error

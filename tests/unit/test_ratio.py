@@ -1,0 +1,93 @@
+"""The ratio of paired times and its interval, against numpy, SciPy and simulated sessions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from search.measure.ratio import paired_ratio, t975
+
+times = st.floats(0.1, 100)
+
+
+@given(st.lists(st.tuples(times, times, st.integers(0, 4)), min_size=1, max_size=30))
+def test_the_ratio_is_the_mean_of_the_sessions_medians_and_lies_in_its_interval(
+    pairs: list[tuple[float, float, int]],
+) -> None:
+    ours, theirs, sessions = (np.array(column) for column in zip(*pairs, strict=True))
+    ratio, low, high = paired_ratio(ours, theirs, sessions)
+    logs = np.log(ours) - np.log(theirs)
+    medians = [np.median([log for log, own in zip(logs, sessions, strict=True) if own == n]) for n in set(sessions)]
+    assert ratio == pytest.approx(np.exp(sum(medians) / len(medians)))
+    assert low * (1 - 1e-9) <= ratio <= high * (1 + 1e-9)
+
+
+def test_the_interval_is_students_over_sessions() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs, sessions = rng.lognormal(0.0, 0.1, 60), rng.lognormal(0.5, 0.1, 60), np.repeat(np.arange(6), 10)
+    _, low, high = paired_ratio(ours, theirs, sessions)
+    values = np.median(np.log(ours / theirs).reshape(6, 10), axis=1)
+    expected = stats.t.interval(0.95, 5, loc=values.mean(), scale=stats.sem(values))
+    assert [low, high] == pytest.approx(np.exp(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 5, 10, 11, 12, 20, 60, 1000])
+def test_the_quantiles_are_students(freedom: int) -> None:
+    assert t975(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=5e-4)
+
+
+@pytest.mark.parametrize("sessions", [3, 5, 15])
+def test_the_interval_covers_the_true_ratio_about_95_times_in_100(sessions: int) -> None:
+    """A percent between sessions, noise between runs, a drift both runs of a pair share, and one run in twenty slowed
+    down to triple its time."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    numbers = np.repeat(np.arange(sessions), 10)
+    for _ in range(1000):
+        drift = 1 + 0.3 * np.sin(np.arange(len(numbers)) / 9)
+        ours = 0.5 * drift * rng.lognormal(0, 0.01, sessions)[numbers] * rng.lognormal(0, 0.02, len(numbers))
+        theirs = drift * rng.lognormal(0, 0.02, len(numbers))
+        for series in (ours, theirs):
+            series[rng.random(len(numbers)) < 0.05] *= 3
+        _, low, high = paired_ratio(ours, theirs, numbers)
+        covered += low <= 0.5 <= high
+    assert 0.93 <= covered / 1000 <= 0.975
+
+
+def test_an_interval_of_one_session_is_too_narrow_for_others() -> None:
+    """Why models are loaded anew within a measurement."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        ours = 0.5 * rng.lognormal(0, 0.01) * rng.lognormal(0, 0.01, 150)
+        _, low, high = paired_ratio(ours, rng.lognormal(0, 0.01, 150))
+        covered += low <= 0.5 <= high
+    assert covered / 400 < 0.5
+
+
+def test_swapping_the_series_inverts_the_ratio() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs, sessions = rng.random(50) + 0.1, rng.random(50) + 0.1, np.arange(50) // 10
+    ratio, low, high = paired_ratio(ours, theirs, sessions)
+    assert paired_ratio(theirs, ours, sessions) == pytest.approx((1 / ratio, 1 / high, 1 / low))
+
+
+def test_a_slowdown_shared_by_both_runs_of_a_pair_cancels() -> None:
+    slowdown = np.where(np.arange(40) < 25, 1.0, 3.0)
+    assert paired_ratio(0.4 * slowdown, slowdown) == pytest.approx((0.4, 0.4, 0.4))
+    assert paired_ratio(0.4 * slowdown, slowdown, np.arange(40) // 8) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_one_pair_has_no_interval() -> None:
+    assert paired_ratio([1.0], [2.0]) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [([1.0], [1.0, 2.0]), ([], []), ([0.0], [1.0]), ([1.0], [np.inf]), ([np.nan], [1.0])]
+)
+def test_times_that_are_not_times_are_refused(ours: list[float], theirs: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"pair up|positive and finite"):
+        paired_ratio(ours, theirs)
