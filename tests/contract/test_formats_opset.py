@@ -15,7 +15,6 @@ from search.pipeline import Inputs, write_leaf
 from search.prepare import prepare
 from search.stages.export import OPSET, export_onnx
 from search.stages.quantize import quantize
-from search.store import Store
 from search.study import StudyConfig
 from search.target import Target
 from spaces.parts.quantize import Quantize
@@ -89,9 +88,9 @@ def test_a_study_hands_its_target_s_opset_on_and_its_baseline_has_it_too(
 ) -> None:
     target = Target(opset=14, runs=10)
     config = StudyConfig(name="opset", model=str(baseline), data=data, image_size=SIZE, target=target)
-    place = prepare(config, tmp_path, Store(tmp_path), threads=1)
+    place = prepare(config, tmp_path, threads=1)
     assert place.inputs.opset == 14
-    assert opset_of(place.baseline_onnx) == 14
+    assert opset_of(place.baseline(config.target)) == 14
 
 
 def test_without_a_choice_the_opset_is_the_exporter_s() -> None:
