@@ -6,6 +6,8 @@ fight over those, so a study gets a folder of links with caches of its own. What
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,16 @@ from search.errors import UserError
 from search.tasks.kind import IMAGE_SUFFIXES, SPLITS, Batch, DataSet
 from search.tasks.table import KINDS, kind_of_path, view_content
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "DataSet", "calibration_images", "make_view", "read_data", "sample_batches"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "DataSet",
+    "calibration_images",
+    "data_digest",
+    "make_view",
+    "read_data",
+    "sample_batches",
+]
 
 
 def read_data(path: Path) -> DataSet:
@@ -50,6 +61,22 @@ def make_view(data: DataSet, folder: Path) -> Path:
     temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     temporary.replace(manifest)
     return manifest
+
+
+def data_digest(view: Path) -> str:
+    """What tells data sets apart: class names, and of every split the images' names and sizes and the labels' content.
+
+    The same files give the same digest wherever they are. Images are not read.
+    """
+    content = view_content(view)
+    digest = hashlib.sha256(json.dumps([content["names"], sorted(set(content) & set(SPLITS))]).encode())
+    for file in sorted(path for path in view.parent.rglob("*") if path.suffix.lower() in {".txt", *IMAGE_SUFFIXES}):
+        name = file.relative_to(view.parent).as_posix()
+        if file.suffix == ".txt" and file.parent != view.parent:
+            digest.update(f"{name}\0".encode() + file.read_bytes())
+        elif file.suffix != ".txt":
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def sample_batches(view: Path, *, image_size: int, count: int, batch: int, seed: int) -> list[Batch]:

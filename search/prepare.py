@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from search.artifact import MeasureLatency, add_artifact, write_artifact
 from search.cache import STAGES, StageCache
-from search.data import DataSet, make_view, read_data
+from search.data import DataSet, data_digest, make_view, read_data
 from search.errors import UserError
 from search.measure.host import usable_cores
 from search.pipeline import Inputs, load_baseline, write_leaf
 from search.record import BASELINE, Elsewhere, Record
+from search.store import write_atomically
 from search.study import BaselineTraining, Resources, StudyConfig
 from search.tasks.table import KINDS, kind_of_view, view_content
 from search.trial import Workplace
@@ -35,6 +37,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     for name in ("cache", "artifacts", "baseline"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     view = make_view(read_data(config.data), folder / "data")
+    write_atomically(folder / "data.json", json.dumps({"digest": data_digest(view)}) + "\n")
     inputs = Inputs(
         baseline=_checkpoint(config, view, folder / "baseline"),
         data=view,

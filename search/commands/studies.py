@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,6 +90,35 @@ def compare(
     typer.echo(json.dumps(result, indent=2) if as_json else report.table(result))
 
 
+@app.command(epilog="Example: python -m search check results/tonight --against results/champion --latency-margin 0.05")
+def check(
+    folder: StudyDir,
+    against: Annotated[Path, typer.Option(metavar="CHAMPION_DIR", help="The study whose pick is in use.")],
+    pick: Annotated[str, typer.Option(help="The champion's pick, as front has it.")] = "recommended",
+    accuracy_margin: Annotated[float, typer.Option(help="To gain; 0.01 is a point, negative allows a loss.")] = 0.0,
+    latency_margin: Annotated[float, typer.Option(help="Share of the champion's latency to save.")] = 0.0,
+    size_margin: Annotated[float, typer.Option(help="Share of the champion's size to save.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Exits 0 only if a member of the front beats the champion by all margins, timed side by side now; else 1."""
+    from search.check import Margins
+    from search.check import check as examine
+    from search.measure.apart import Apart
+    from search.results import open_study
+
+    margins = Margins(accuracy=accuracy_margin, latency=latency_margin, size=size_margin)
+    with Apart(open_study(folder)[0].target) as apart:
+        verdict = examine(
+            folder, against, _known_pick(pick), margins, lambda new, old: apart.measure(new, baseline=old)
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(asdict(verdict), indent=2))
+    else:
+        typer.echo("\n".join([*verdict.reasons, "beaten" if verdict.beaten else "not beaten"]))
+    if not verdict.beaten:
+        raise typer.Exit(1)
+
+
 def _run(config: Any, folder: Path) -> None:
     from search.driver import run_study
     from search.report.progress import ConsoleProgress, print_front
@@ -99,10 +129,15 @@ def _run(config: Any, folder: Path) -> None:
 
 
 def _choose(result: dict[str, Any], pick: str) -> dict[str, Any]:
+    from search.results import choose
+
+    return choose(result, _known_pick(pick))
+
+
+def _known_pick(pick: str) -> str:
     from search.errors import UserError
     from search.front import PICKS
-    from search.results import choose
 
     if pick not in PICKS:
         raise UserError(f"--pick {pick}: allowed are {', '.join(PICKS)}")
-    return choose(result, pick)
+    return pick
