@@ -76,6 +76,18 @@ def resume_study(config: StudyConfig, folder: Path, progress: Progress) -> Store
         return _run(config, folder, progress)
 
 
+def finish_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+    """Measures the front of the study in ``folder`` again and writes the report; nothing is searched."""
+    from search.prepare import prepare
+
+    with locked(folder):
+        folder, store = folder.resolve(), Store(folder)
+        place = prepare(config, folder, store, threads=max(1, int(config.resources.cpus_per_trial)))
+        progress.stage("measuring the front and writing the report")
+        finish(config, folder, store, place)
+        return store
+
+
 def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ})
     from search.prepare import prepare

@@ -81,8 +81,9 @@ class _OneClass:
 
 
 def mean_precision(found: Boxes, draws: Ints) -> Floats:
-    """mAP over classes and overlaps on each resample, shape (resamples,): what ``ap_per_class`` of Ultralytics gives for
-    images that are repeated so often.
+    """The mAP over classes and overlaps on each resample, shape (resamples,).
+
+    It is what ``ultralytics.utils.metrics.ap_per_class`` gives for images that are repeated so often.
 
     Only right detections matter: between two of them the envelope of the precision is that of the second, so AP is the
     area below steps. A class without a true box in a resample is left out, as Ultralytics does.
