@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from search.final import Final, Finals
 from search.measure.apart import Apart
 from search.measure.host import host_info
 from search.measure.latency import Latency, MeasurementError
-from search.noise import near_ties, possible_members
-from search.record import Record
+from search.noise import differences, near_ties, possible_members
+from search.record import Objective, Record
 from search.results import front_records, kept_records
 from search.store import Records
 from search.study import FinalSettings, StudyConfig, Target
@@ -35,34 +37,49 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
         validate: measures a record's accuracy on a split.
     """
     host = host_info().id
+    if (baseline := store.baseline) is not None and not _resampled(finals.applied(store).records[baseline.id]):
+        finals.append(Final(record_id=baseline.id, host=host, accuracy=validate(baseline, "val")))
     while due := due_records(config, finals.applied(store), finals):
         for record in due:
             try:
+                if not _resampled(record):
+                    finals.append(Final(record_id=record.id, host=host, accuracy=validate(record, "val")))
                 finals.append(Final(record_id=record.id, host=host, latency=time_file(record)))
             except MeasurementError as error:
                 finals.append(Final(record_id=record.id, host=host, reason=str(error)))
-    records = finals.applied(store)
-    possible = possible_members(kept_records(config, records), config.objectives)
-    for record in [*([records.baseline] if records.baseline else []), *possible]:
-        assert record.measurement is not None and record.measurement.accuracy is not None
-        if not record.measurement.accuracy.resampled and record.id not in finals.failures():
-            finals.append(Final(record_id=record.id, host=host, accuracy=validate(record, "val")))
 
 
 def due_records(config: StudyConfig, records: Records, finals: Finals) -> list[Record]:
     """The records to time next, with what is known by now; none when all is decided, or not worth more.
 
-    First what may be on the front and was not timed after the search, up to the limit of the study. Then the near ties,
-    each up to the study's number of rounds: what is one still is told apart by nothing that is worth its time.
+    First what was not timed after the search and may be on the front, or makes a member's place doubtful, up to the
+    limit of the study: it would not be fair to compare it by the figures of another day. Then the near ties, each up to
+    the study's number of rounds: what is one still is told apart by nothing that is worth its time.
     """
     settings, objectives = config.final, config.objectives
     if settings is None:
         return []
-    possible = possible_members(kept_records(config, records), objectives)
-    left = settings.records - len({final.record_id for final in finals.all if final.accuracy is None})
-    if new := [record for record in possible if not finals.timed(record.id)][: max(0, left)]:
+    kept, front = kept_records(config, records), front_records(config, records)
+    possible = possible_members(kept, objectives)
+    candidates = {record.id: record for record in [*possible, *_doubtful(kept, front, objectives)]}
+    left = settings.records - len(finals.timed)
+    if new := [record for name, record in candidates.items() if name not in finals.timed][: max(0, left)]:
         return new
-    return [r for r in near_ties(possible, objectives) if 0 < finals.timed(r.id) < settings.rounds]
+    return [record for record in near_ties(possible, objectives) if 0 < finals.timed[record.id] < settings.rounds]
+
+
+def _doubtful(kept: list[Record], front: list[Record], objectives: tuple[Objective, ...]) -> list[Record]:
+    """What cannot be told apart from a member of the front, or may dominate it."""
+    if not front:
+        return []
+    found = differences(kept, front, objectives)
+    return [kept[row] for row in np.flatnonzero(np.any(found.ties | found.may_dominate, axis=1))]
+
+
+def _resampled(record: Record) -> bool:
+    """Whether it is known how far the record's accuracy depends on the images."""
+    measured = record.measurement
+    return measured is not None and measured.accuracy is not None and bool(measured.accuracy.resampled)
 
 
 def measure_test(config: StudyConfig, store: Records, finals: Finals, validate: Validate) -> None:
@@ -92,12 +109,14 @@ def time_apart(apart: Apart, folder: Path, baseline: Path, target: Target) -> Ti
 
 
 def validate_on(data: Path, folder: Path, threads: int) -> Validate:
-    """What measures records' files on a split of a study's view of its data."""
+    """What measures records' files on a split of a study's view of its data; a file must be there."""
     from search.measure.accuracy import measure_accuracy
 
     def validate(record: Record, split: str) -> Accuracy:
         assert record.artifact is not None
         file, image_size = folder / record.artifact.path, record.recipe.image_size
+        if not file.is_file():
+            raise MeasurementError(f"there is no {file}; results from elsewhere may come without their model files")
         return measure_accuracy(file, data, split=split, image_size=image_size, threads=threads)
 
     return validate

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,9 +47,10 @@ class Finals:
         self.all.append(final.model_copy(update={"at": time.time()}))
         append_lines(self._path, [as_line(self.all[-1])])
 
-    def timed(self, record_id: str) -> int:
-        """How often a record's file was timed, or could not be."""
-        return sum(final.record_id == record_id and final.accuracy is None for final in self.all)
+    @property
+    def timed(self) -> Counter[str]:
+        """How often each record's file was timed, or could not be, by id."""
+        return Counter(final.record_id for final in self.all if final.accuracy is None)
 
     def failures(self) -> dict[str, str]:
         """Why records could not be timed again, by id; those that were are not among them."""

@@ -38,8 +38,8 @@ def _sentences(member: dict[str, Any]) -> list[str]:
         found.append(f"- {member['record_id']} cannot be told apart from {_names(member['ties'])}.")
     if member["rivals"]:
         found.append(
-            f"- {member['record_id']} may be dominated by {_names(member['rivals'])}: surely better in an objective, and "
-            "not told apart in the others."
+            f"- {member['record_id']} may be dominated by {_names(member['rivals'])}: surely better in one objective, "
+            "not told apart in the rest."
         )
     return found
 
@@ -55,7 +55,7 @@ def _again(result: dict[str, Any], store: Store, folder: Path) -> list[str]:
             low, high = measured.latency.ratio_low, measured.latency.ratio_high
             rows.append(
                 f"| {record.id} | ×{searched.latency.ratio:.3f} | ×{measured.latency.ratio:.3f} | {low:.3f}–{high:.3f} "
-                f"| {finals.timed(record.id)} | {'yes' if record.id in front else 'no'} |"
+                f"| {finals.timed[record.id]} | {'yes' if record.id in front else 'no'} |"
             )
     failures = [f"- {name} could not be measured again: {reason}" for name, reason in finals.failures().items()]
     if not rows:
