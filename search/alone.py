@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from search.measure.accuracy import measure_accuracy
 from search.measure.latency import Latency, measure_latency
 from search.store import write_atomically
-from search.tasks.accuracy import value_of
+from search.tasks.accuracy import shown, value_of
 from search.trial import Workplace, trained_trunk
 from spaces.combine import epochs_of, plain_recipe, recipe_of
 from spaces.recipe import NoDistill, NoFinetune, NoQat, Recipe
@@ -132,7 +132,7 @@ def _finetuned(recipe: Recipe, task: Task) -> dict[str, Any]:
         accuracy = measure_accuracy(file, place.inputs.data, image_size=recipe.image_size)
     if not math.isfinite(accuracy.value):
         raise FloatingPointError("the accuracy after the fine-tuning is not a number")
-    return asdict(accuracy)
+    return shown(accuracy)
 
 
 def _untrained_id(recipe: Recipe) -> str:

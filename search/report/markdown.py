@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.length import total_epochs
+from search.final import Finals
 from search.report.plot import plot_front
 from search.report.sure import sure_section
 from search.report.tables import front_rows, header, plus_minus
@@ -20,7 +21,8 @@ from spaces.describe import describe
 
 def write_report(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> None:
     """Writes ``report.md`` and ``front.svg`` into the study folder."""
-    plot_front(result, [r for r in store.searched if r.state == "complete"], folder / "front.svg")
+    finished = [record for record in Finals(folder).applied(store).searched if record.state == "complete"]
+    plot_front(result, finished, folder / "front.svg")
     sections = [
         f"# {config.name}",
         "![the front](front.svg)",

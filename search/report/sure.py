@@ -32,6 +32,9 @@ _INTRODUCTION = (
 )
 
 
+_AGAIN = "Measured again, since the best of many noisy measurements flatters; these figures replace the search's:"
+
+
 def _sentences(member: dict[str, Any]) -> list[str]:
     found: list[str] = []
     if member["ties"]:
@@ -45,24 +48,24 @@ def _sentences(member: dict[str, Any]) -> list[str]:
 
 
 def _again(result: dict[str, Any], store: Store, folder: Path) -> list[str]:
-    """Ratios of the search beside those that replaced them."""
+    """Ratios of the search beside those that replaced them, and what went wrong with some."""
     finals = Finals(folder)
     front = {member["record_id"] for member in result["front"]}
-    rows: list[str] = []
+    rows, troubles = list[str](), list[str]()
     for record in finals.applied(store).searched:
         searched, measured = store.records[record.id].measurement, record.measurement
-        if measured is not None and searched is not None and measured.latency != searched.latency:
-            low, high = measured.latency.ratio_low, measured.latency.ratio_high
-            rows.append(
-                f"| {record.id} | ×{searched.latency.ratio:.3f} | ×{measured.latency.ratio:.3f} | {low:.3f}–{high:.3f} "
-                f"| {finals.timed[record.id]} | {'yes' if record.id in front else 'no'} |"
-            )
-    failures = [f"- {name} could not be measured again: {reason}" for name, reason in finals.failures().items()]
-    if not rows:
-        return ["", *failures] if failures else []
-    words = "Measured again, since the best of many noisy measurements flatters; these figures replace the search's:"
-    head = ["", words, "", "| record | search | again | interval | times | front |", "| --- " * 6 + "|"]
-    return [*head, *rows, *(["", *failures] if failures else [])]
+        if measured is None or searched is None or measured.latency == searched.latency:
+            continue
+        latency = measured.latency
+        rows.append(
+            f"| {record.id} | ×{searched.latency.ratio:.3f} | ×{latency.ratio:.3f} "
+            f"| {latency.ratio_low:.3f}–{latency.ratio_high:.3f} "
+            f"| {finals.timed[record.id]} | {'yes' if record.id in front else 'no'} |"
+        )
+        troubles += [f"- Still to be doubted: {record.id}: {doubt}." for doubt in latency.doubts]
+    troubles += [f"- {name} could not be measured again: {reason}" for name, reason in finals.failures().items()]
+    table = [_AGAIN, "", "| record | search | again | interval | times | front |", "| --- " * 6 + "|", *rows]
+    return [*(["", *table] if rows else []), *(["", *troubles] if troubles else [])]
 
 
 def _names(names: list[str]) -> str:

@@ -207,9 +207,26 @@ def test_what_was_measured_after_the_search_takes_the_place_of_what_the_search_s
     }  # fmt: skip
     assert [other["test"] for other in [result["baseline"], result["front"][0]]] == [None, None]
     assert store.records[good.id].measurement == good.measurement
-    slow = replace(slower, ratio=0.60, ratio_low=0.59, ratio_high=0.61)
+    write_report(study(), store, result, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert [row for row in tables(text) if "again" in row[0]][0] == [
+        {
+            "record": good.id,
+            "search": "×0.400",
+            "again": "×0.450",
+            "interval": "0.440–0.460",
+            "times": "1",
+            "front": "yes",
+        }
+    ]
+    slow = replace(slower, ratio=0.60, ratio_low=0.59, ratio_high=0.61, doubts=("a noisy neighbour",))
     finals.append(Final(record_id=good.id, host="h", latency=slow))  # slower than what it dominated
     assert front_ids(summary(study(), Store(tmp_path), tmp_path)) == ids("small", "dominated", "good", "better")
+    finals.append(Final(record_id=RECORDS["better"].id, host="h", reason="it crashed"))
+    write_report(study(), store, summary(study(), store, tmp_path), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"- Still to be doubted: {good.id}: a noisy neighbour." in text
+    assert f"- {RECORDS['better'].id} could not be measured again: it crashed" in text
 
 
 def test_a_member_says_what_it_cannot_be_told_apart_from_and_what_may_dominate_it(tmp_path: Path) -> None:
