@@ -14,17 +14,19 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from search.artifact import MeasureLatency
 from search.measure.accuracy import measure_accuracy
 from search.measure.apart import Apart
 from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.store import write_atomically
-from search.tasks.accuracy import value_of
+from search.tasks.accuracy import shown, value_of
 from search.trial import Workplace, trained_trunk
 from spaces.combine import epochs_of, plain_recipe, recipe_of
 from spaces.recipe import NoDistill, NoFinetune, NoQat, Recipe
@@ -133,7 +135,7 @@ def _finetuned(recipe: Recipe, task: Task) -> dict[str, Any]:
         accuracy = measure_accuracy(file, place.inputs.data, image_size=recipe.image_size)
     if not math.isfinite(accuracy.value):
         raise FloatingPointError("the accuracy after the fine-tuning is not a number")
-    return asdict(accuracy)
+    return shown(accuracy)
 
 
 def _untrained_id(recipe: Recipe) -> str:
@@ -151,12 +153,12 @@ def _once(name: str, place: Workplace, measure: Callable[[], dict[str, Any]]) ->
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _in_turn(place: Workplace) -> Callable[[Path, int], Latency]:
+def _in_turn(place: Workplace) -> MeasureLatency:
     """Times a file beside the baseline's, one at a time among all workers."""
 
-    def measure(file: Path, runs: int) -> Latency:
+    def measure(file: Path, effort: Effort) -> Latency:
         with Apart(place.target) as apart:
-            return apart.measure(file, runs, baseline=place.baseline(place.target))
+            return apart.measure(file, effort, baseline=place.baseline(place.target))
 
     return measure
 

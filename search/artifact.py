@@ -12,13 +12,14 @@ from pathlib import Path
 
 from search.measure.accuracy import measure_accuracy
 from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.measure.parcel import pack
 from search.record import Artifact, Measurement
 from search.target import Target
 from search.tasks.accuracy import Accuracy
 from spaces.recipe import Recipe
 
-MeasureLatency = Callable[[Path, int], Latency]  # (file, runs), beside the study's baseline file
+MeasureLatency = Callable[[Path, Effort], Latency]  # beside the study's baseline file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,11 @@ class Gauge:
 
     def quick(self, file: Path) -> Measurement:
         """Latency, with a third of the runs, and size: all that can be known before training."""
-        return self._measurement(file, None, max(20, self.target.runs // 3))
+        return self._measurement(file, None, self.target.effort(max(20, self.target.runs // 3)))
 
     def full(self, file: Path, recipe: Recipe) -> Measurement:
         """Accuracy on the validation split, latency and size; raises as ``accuracy`` does."""
-        return self._measurement(file, self.accuracy(file, recipe), self.target.runs)
+        return self._measurement(file, self.accuracy(file, recipe), self.target.effort())
 
     def accuracy(self, file: Path, recipe: Recipe) -> Accuracy:
         """Accuracy on the validation split.
@@ -53,9 +54,9 @@ class Gauge:
             raise FloatingPointError("the accuracy is not a number")
         return accuracy
 
-    def _measurement(self, file: Path, accuracy: Accuracy | None, runs: int) -> Measurement:
+    def _measurement(self, file: Path, accuracy: Accuracy | None, effort: Effort) -> Measurement:
         size = pack(file).size
-        latency = self.measure_latency(file, runs)
+        latency = self.measure_latency(file, effort)
         return Measurement(
             accuracy=accuracy,
             latency=latency,

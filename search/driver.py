@@ -7,43 +7,23 @@ whose searcher knows every record, with the trials that were in flight handed ou
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from search.cache import STAGES
 from search.errors import UserError
 from search.finish import finish
-from search.hosts import note_hosts
+from search.ray_study import prepare_environment, ray_with_benches
 from search.record import Record
 from search.store import Records, Store, locked, write_atomically
 from search.study import Resources, StudyConfig
-from search.target import Target
 from spaces.recipe import Recipe
 from spaces.space import Space
 from spaces.starts import starting_recipes
-
-ROOT = Path(__file__).resolve().parent.parent
-
-# Set before ray is imported. Nothing is sent home, Tune writes no log files of its own for each trial, and a
-# trial works in the driver's directory.
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_worker_niceness": "0",  # a worker that yields to everyone measures its neighbours
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-WORKER_VARIABLES = ("YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_VERBOSE", "MPLBACKEND")
 
 
 class Progress(Protocol):
@@ -78,33 +58,52 @@ def resume_study(config: StudyConfig, folder: Path, progress: Progress) -> Store
         return _run(config, folder, progress)
 
 
-def _run(config: StudyConfig, folder: Path, progress: Progress) -> Store:
-    os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ})
+def finish_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+    """Measures the front of the study in ``folder`` again and writes the report; nothing is searched."""
+    with locked(folder):
+        return _run(config, folder, progress, trials=0)
+
+
+def _run(config: StudyConfig, folder: Path, progress: Progress, trials: int | None = None) -> Store:
+    """``trials`` is how many to hand out at most, what the budget leaves if it is not given."""
+    prepare_environment()
     from search.prepare import prepare
 
     folder = folder.resolve()
     store, space = Store(folder), config.load_space()
-    started = time.monotonic()
+    minutes = config.budget.minutes
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     progress.stage("preparing the data and the baseline")
     place = prepare(config, folder, threads=max(1, int(config.resources.cpus_per_trial)))
     first = in_flight(store, space, leaves=config.engine.leaves)
     if config.engine.starts and not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
+    trials = _trials_left(config, store, first) if trials is None else trials
+    _clear(folder / "cache")
+    try:
+        with ray_with_benches(config.targets, folder, store, place) as latency_on:
+            if trials != 0:
+                progress.stage(f"searching {space.name}")
+                from search.searcher import StrictOptunaSearch
+
+                limit = None if trials < 0 else trials
+                searcher = StrictOptunaSearch(config, space, store, first=first, trials=limit, deadline=deadline)
+                _search(config, folder, store, searcher, place, progress)
+                write_atomically(folder / "engine.json", json.dumps(searcher.summary(), indent=2) + "\n")
+            progress.stage("measuring the front and writing the report")
+            finish(config, folder, store, place, latency_on[config.target.name])
+    finally:
+        _clear(folder / "cache")
+    return store
+
+
+def _trials_left(config: StudyConfig, store: Records, first: list[Recipe]) -> int:
+    """How many trials the budget leaves; -1 if it does not limit them. Those in flight did not end."""
+    if config.budget.trials is None:
+        return -1
     unfinished = {recipe.trunk_id for recipe in first}
     ended = len({record.recipe.trunk_id for record in store.searched} - unfinished)
-    trials = None if config.budget.trials is None else max(0, config.budget.trials - ended)
-    minutes = config.budget.minutes
-    deadline = math.inf if minutes is None else started + 60 * minutes
-    if trials != 0:
-        progress.stage(f"searching {space.name}")
-        from search.searcher import StrictOptunaSearch
-
-        searcher = StrictOptunaSearch(config, space, store, first=first, trials=trials, deadline=deadline)
-        _search(config, folder, store, searcher, place, progress)
-        write_atomically(folder / "engine.json", json.dumps(searcher.summary(), indent=2) + "\n")
-    progress.stage("measuring the front and writing the report")
-    finish(config, folder, store, place)
-    return store
+    return max(0, config.budget.trials - ended)
 
 
 def in_flight(store: Records, space: Space, *, leaves: bool = True) -> list[Recipe]:
@@ -121,18 +120,9 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
     import ray
     from ray import tune
 
-    from search.measure.bench import remote_latency, start_bench
-    from search.prepare import measured_baseline
     from search.recorder import Recorder
     from search.trial import trainable
 
-    _clear(folder / "cache")
-    _start_ray(config.targets)
-    benches = [start_bench(target) for target in config.targets]
-    names = [target.name for target in config.targets]
-    note_hosts(folder, store, dict(zip(names, ray.get([bench.host.remote() for bench in benches]), strict=True)))
-    if store.baseline is None:
-        store.append([measured_baseline(place, {t.name: remote_latency(place.baseline(t), t) for t in config.targets})])
     resources = config.resources
     concurrent = resources.concurrent or fitting(ray.cluster_resources(), resources)
     tuner = tune.Tuner(
@@ -155,13 +145,7 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
             verbose=0,
         ),
     )
-    try:
-        tuner.fit()
-    finally:
-        for bench in benches:
-            ray.kill(bench)
-        ray.shutdown()
-        _clear(folder / "cache")
+    tuner.fit()
 
 
 def _scheduler(config: StudyConfig, store: Store) -> Any:
@@ -179,22 +163,6 @@ def _clear(cache: Path) -> None:
     for entry in cache.iterdir():
         if entry.is_dir() and entry.name != STAGES:
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _start_ray(targets: Sequence[Target]) -> None:
-    """Joins the cluster that RAY_ADDRESS names, as a job has it, or starts Ray on this machine, which measures too."""
-    import ray
-
-    variables = {name: os.environ[name] for name in WORKER_VARIABLES if name in os.environ}
-    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS", "local"),
-        include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        resources=None if "RAY_ADDRESS" in os.environ else {target.slot: 1 for target in targets},
-        runtime_env={"env_vars": variables},
-    )
 
 
 def fitting(total: Mapping[str, float], resources: Resources) -> int:

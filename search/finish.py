@@ -1,11 +1,13 @@
-"""The last step of a study: the front on the test split, ``front.json``, and the report."""
+"""The last step of a study: the front measured again and on the test split, ``front.json``, and the report."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
+from search.again import measure_again, measure_test, patient, time_by, validate_on
+from search.artifact import MeasureLatency
+from search.final import Finals
 from search.report.markdown import write_report
 from search.results import summary
 from search.store import Store, write_atomically
@@ -14,25 +16,17 @@ from search.tasks.table import view_content
 from search.trial import Workplace
 
 
-def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace) -> None:
-    """Writes the results; the front is measured on the test split once, if the data set has one."""
-    result = summary(config, store, folder)
+def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace, latency: MeasureLatency) -> None:
+    """Writes the results; what was measured after the search before is not measured again.
+
+    ``latency`` times a file on the main target beside the baseline's.
+    """
+    finals = Finals(folder)
+    validate = validate_on(place.inputs.data, folder, place.runtime)
+    if config.final is not None:
+        measure_again(config, store, finals, time_by(latency, folder, patient(place.target, config.final)), validate)
     if "test" in view_content(place.inputs.data):
-        _add_test(result, folder, place)
+        measure_test(config, store, finals, validate)
+    result = summary(config, store, folder)
     write_atomically(folder / "front.json", json.dumps(result, indent=2) + "\n")
     write_report(config, store, result, folder)
-
-
-def _add_test(result: dict, folder: Path, place: Workplace) -> None:
-    from search.measure.accuracy import measure_accuracy
-
-    for member in [result["baseline"], *result["front"]]:
-        if member["test"] is None:
-            accuracy = measure_accuracy(
-                folder / member["artifact"],
-                place.inputs.data,
-                split="test",
-                image_size=member["recipe"]["image_size"],
-                runtime=replace(place.target.as_runtime, threads=place.inputs.threads),
-            )
-            member["test"] = asdict(accuracy)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search.errors import UserError
+from search.final import Finals
 from search.front import hypervolume, non_dominated, pick
+from search.noise import accuracy_differences, differences, without_copies
 from search.record import Record, losses
-from search.store import Store
+from search.store import Records, Store
 from search.study import StudyConfig, parse_study
-from search.tasks.accuracy import further_metrics
+from search.tasks.accuracy import further_metrics, shown
 
 Member = dict[str, Any]
+_NO_DOUBT: Member = {"ties": [], "rivals": []}  # the baseline is compared with, not chosen
 ROUNDING = 1e-9  # 0.585 - 0.575 is 0.010000000000000009 in floating point
 
 
@@ -28,13 +32,21 @@ def open_study(folder: Path) -> tuple[StudyConfig, Store]:
     return parse_study(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path)), Store(folder)
 
 
-def front_records(config: StudyConfig, store: Store) -> list[Record]:
-    """The finished records that keep the constraints and that no other of them dominates, fastest first."""
-    kept = [record for record in store.searched if feasible(record, store.baseline, config)]
+def front_records(config: StudyConfig, store: Records) -> list[Record]:
+    """The finished records that keep the constraints and that no other of them dominates, fastest first.
+
+    Of several that are the same the smallest is there (``search.noise.without_copies``).
+    """
+    kept = kept_records(config, store)
     points = [losses(record.values(config.objectives) or (), config.objectives) for record in kept]
     mask = non_dominated(points) if points else []
-    front = [record for record, chosen in zip(kept, mask, strict=True) if chosen]
+    front = without_copies([r for r, chosen in zip(kept, mask, strict=True) if chosen], config.objectives)
     return sorted(front, key=lambda record: record.measurement.latency.ratio if record.measurement else 0.0)
+
+
+def kept_records(config: StudyConfig, store: Records) -> list[Record]:
+    """The finished records that keep the constraints, oldest first."""
+    return [record for record in store.searched if feasible(record, store.baseline, config)]
 
 
 def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
@@ -45,17 +57,19 @@ def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
     """
     if store.baseline is None:
         raise UserError(f"{folder} has no baseline yet; go on with `python -m search resume {folder}`")
-    front = front_records(config, store)
-    tests = _known_tests(folder)
+    records = Finals(folder).applied(store)
+    front = front_records(config, records)
     corner = [0.0 if objective == "accuracy" else 1.0 for objective in config.objectives]
     points = [losses(record.values(config.objectives) or (), config.objectives) for record in front]
     host = folder / "host.json"
-    measured = store.baseline.measurement
-    assert measured and measured.accuracy
+    baseline = records.baseline
+    assert baseline and baseline.measurement and baseline.measurement.accuracy
+    doubts, undecided = _doubts(config, records, front)
     return {
-        "metric": measured.accuracy.metric,
-        "baseline": member(store.baseline, store.baseline, tests),
-        "front": [member(record, store.baseline, tests) for record in front],
+        "metric": baseline.measurement.accuracy.metric,
+        "baseline": {**member(baseline, baseline), **_NO_DOUBT},
+        "front": [{**member(record, baseline), **doubts[record.id]} for record in front],
+        "undecided": undecided,
         "hypervolume": hypervolume(points, corner) if points else 0.0,
         "records": len(store.searched),
         "states": store.states(),
@@ -63,16 +77,23 @@ def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
     }
 
 
-def member(record: Record, baseline: Record, tests: dict[str, Any]) -> Member:
-    """One record as a flat object; accuracies are fractions, sizes bytes, times milliseconds."""
+def member(record: Record, baseline: Record) -> Member:
+    """One record as a flat object; accuracies are fractions, sizes bytes, times milliseconds.
+
+    Intervals are of 95 %; that of the drop is of the difference on the same images. They are None where not known.
+    """
     measured, reference = record.measurement, baseline.measurement
     assert measured and measured.accuracy and reference and reference.accuracy and record.artifact
-    latency = measured.latency
+    latency, accuracy = measured.latency, measured.accuracy
+    drop = reference.accuracy.value - accuracy.value
+    [[half]] = accuracy_differences([reference.accuracy], [accuracy])[1]
     return {
         "record_id": record.id,
-        "accuracy": measured.accuracy.value,
-        "accuracy_drop": reference.accuracy.value - measured.accuracy.value,
-        **further_metrics(measured.accuracy),
+        "accuracy": accuracy.value,
+        "accuracy_ci": None if accuracy.low is None else [accuracy.low, accuracy.high],
+        "accuracy_drop": drop,
+        "accuracy_drop_ci": None if accuracy.low is None else [drop - float(half), drop + float(half)],
+        **further_metrics(accuracy),
         "latency_ms_p50": latency.p50_ms,
         "latency_ms_p95": latency.p95_ms,
         "fps": latency.fps,
@@ -82,11 +103,32 @@ def member(record: Record, baseline: Record, tests: dict[str, Any]) -> Member:
         "size_ratio": measured.size_ratio,
         "parameters": measured.parameters,
         "flops": measured.flops,
-        "test": tests.get(record.id) or (asdict(measured.test) if measured.test else None),
+        "test": shown(measured.test) if measured.test else None,
         "recipe": record.recipe.model_dump(mode="json"),
         "artifact": record.artifact.path,
         "sha256": record.artifact.sha256,
     }
+
+
+def _doubts(config: StudyConfig, records: Records, front: list[Record]) -> tuple[dict[str, Member], list[str]]:
+    """What noise leaves open: for each member ``ties``, which are told apart from it in no objective, and ``rivals``,
+    which are surely better in one and surely worse in none; and the records off the front that no member surely
+    dominates.
+    """
+    kept = kept_records(config, records)
+    if not front:
+        return {}, []
+    found = differences(kept, front, config.objectives)
+    ids = np.array([record.id for record in kept])
+    doubts = {
+        record.id: {
+            "ties": [name for name in ids[ties].tolist() if name != record.id],
+            "rivals": ids[rivals].tolist(),
+        }
+        for record, ties, rivals in zip(front, found.ties.T, found.may_dominate.T, strict=True)
+    }
+    open_ids = ids[~found.surely_dominated.any(axis=1)].tolist()
+    return doubts, [name for name in open_ids if name not in doubts]
 
 
 def choose(result: dict[str, Any], name: str) -> Member:
@@ -102,15 +144,6 @@ def choose(result: dict[str, Any], name: str) -> Member:
         baseline_accuracy=result["baseline"]["accuracy"],
     )
     return front[index]
-
-
-def _known_tests(folder: Path) -> dict[str, Any]:
-    """Test accuracies measured before, by record id."""
-    path = folder / "front.json"
-    if not path.is_file():
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {m["record_id"]: m["test"] for m in [content["baseline"], *content["front"]] if m.get("test")}
 
 
 def feasible(record: Record, baseline: Record | None, config: StudyConfig) -> bool:

@@ -70,21 +70,21 @@ class Store(Records):
         self._records_path = folder / "records.jsonl"
         self._started_path = folder / "started.jsonl"
         super().__init__(
-            (Record.model_validate_json(line) for line in _lines(self._records_path)),
-            (Started.model_validate_json(line) for line in _lines(self._started_path)),
+            (Record.model_validate_json(line) for line in whole_lines(self._records_path)),
+            (Started.model_validate_json(line) for line in whole_lines(self._started_path)),
         )
 
     def append(self, records: Iterable[Record]) -> None:
         """Adds records that are not there yet, with the time, all in one write; a known id is left as it is."""
         now = time.time()
         new = [r.model_copy(update={"at": r.at or now}) for r in records if r.id not in self.records]
-        _append(self._records_path, [_line(record) for record in new])
+        append_lines(self._records_path, [as_line(record) for record in new])
         super().append(new)
 
     def start(self, recipe: Recipe) -> None:
         """Notes that a trial of ``recipe`` was handed out."""
         self.started.append(Started(recipe=recipe, at=time.time()))
-        _append(self._started_path, [_line(self.started[-1])])
+        append_lines(self._started_path, [as_line(self.started[-1])])
 
 
 @contextmanager
@@ -110,12 +110,13 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _line(content: BaseModel) -> str:
+def as_line(content: BaseModel) -> str:
     """One line of JSON. Pydantic's own would turn NaN into null, which is not read back as a number."""
     return json.dumps(content.model_dump(mode="json"))
 
 
-def _append(path: Path, lines: list[str]) -> None:
+def append_lines(path: Path, lines: list[str]) -> None:
+    """Adds lines to the file, all in one write; they are on the disk before this returns."""
     if not lines:
         return
     with path.open("a+b") as file:
@@ -127,7 +128,7 @@ def _append(path: Path, lines: list[str]) -> None:
         os.fsync(file.fileno())
 
 
-def _lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[str]:
     """The whole lines of the file. It is left as it is: the driver may be writing while another process reads."""
     if not path.is_file():
         return []

@@ -104,6 +104,18 @@ class Resources(_Section):
         return value
 
 
+class FinalSettings(_Section):
+    """How the front is measured again when the search has ended.
+
+    What may be on it is timed with ``factor`` times the target's runs, at most ``records`` files; near ties up to
+    ``rounds`` times.
+    """
+
+    factor: int = Field(default=4, ge=1)
+    records: int = Field(default=24, ge=1)
+    rounds: int = Field(default=3, ge=1)
+
+
 class BaselineTraining(_Section):
     """How the baseline is trained when the model is an architecture (``.yaml``) and has no weights yet."""
 
@@ -118,7 +130,8 @@ class StudyConfig(_Section):
     ``target`` is what the search is for; on the ``other_targets`` every complete record is measured too.
     ``sampler: auto`` is TPE. ``warm_start`` names folders of earlier studies, of
     the same data or of others, whose records tell the search where to look. ``rungs`` says after how many epochs a
-    training is looked at, and stopped if it is behind the others; null trains all to their end.
+    training is looked at, and stopped if it is behind the others; null trains all to their end. ``final: null`` leaves
+    the front as the search measured it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -134,6 +147,7 @@ class StudyConfig(_Section):
     sampler: SamplerName = "auto"
     engine: Engine = Engine()
     rungs: RungSettings | None = RungSettings()
+    final: FinalSettings | None = FinalSettings()
     warm_start: tuple[Path, ...] = ()
     seed: int = Field(default=0, ge=0)
     resources: Resources = Resources()

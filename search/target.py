@@ -94,9 +94,9 @@ class Target(BaseModel):
         """Whether trainings on the same machine wait while it measures."""
         return self.pause == "always" or (self.pause == "auto" and self.threads > 1)
 
-    def effort(self, runs: int) -> Effort:
-        """How long to time a file, ``runs`` times at most."""
-        return Effort(runs=runs, precision=self.precision, seconds=self.seconds)
+    def effort(self, runs: int | None = None) -> Effort:
+        """How long to time a file, at most ``runs`` times, the target's own if not given."""
+        return Effort(runs=runs or self.runs, precision=self.precision, seconds=self.seconds)
 
     def runs_kind(self, precision: str) -> bool:
         """Whether it runs files of a kind of ``quantize``."""

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ from search.engine.rungs import RungSettings
 from search.errors import UserError
 from search.measure.parcel import pack
 from search.record import Elsewhere, Record
+from search.runtimes.session import Runtime
 from search.screen import Bar, Expectation, why_not_worth, why_screened
 from search.target import Target
 from spaces.parts.prune import training_epochs
@@ -62,6 +63,11 @@ class Workplace:
     others: tuple[Target, ...] = ()
     trial_minutes: float | None = None
     rungs: RungSettings | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs files of the main target to see how accurate they are, on as many threads as a trial has."""
+        return replace(self.target.as_runtime, threads=self.inputs.threads)
 
     def baseline(self, target: Target) -> Path:
         """The uncompressed model, as ``target`` reads it."""

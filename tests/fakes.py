@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
 from search.measure.latency import Latency
 from search.record import BASELINE, Artifact, Measurement, Record, State
 from search.tasks.accuracy import DetectionAccuracy
+from search.tasks.resample import drawn, packed
 from spaces.recipe import Recipe
 
 
@@ -55,6 +62,22 @@ def make_record(
         measurement=measured if state != "failed" else None,
         at=1.0,
     )
+
+
+def on_images(made: Record, right: np.ndarray) -> Record:
+    """The record with an accuracy that is the share of these images."""
+    assert made.measurement is not None and made.measurement.accuracy is not None
+    images, share = len(right), float(right.mean())
+    half = 1.96 * math.sqrt(share * (1 - share) / images)
+    accuracy: Any = replace(
+        made.measurement.accuracy,
+        images=images,
+        map50_95=share,
+        low=share - half,
+        high=share + half,
+        resampled=packed(drawn(images) @ right / images),
+    )
+    return made.model_copy(update={"measurement": made.measurement.model_copy(update={"accuracy": accuracy})})
 
 
 def make_baseline(image_size: int = 64, accuracy: float = 0.6) -> Record:

@@ -40,6 +40,20 @@ def resume(folder: StudyDir) -> None:
     print_front(summary(config, store, folder), folder)
 
 
+@app.command(epilog="Example: python -m search finish results/my-model")
+def finish(folder: StudyDir) -> None:
+    """Measures the front of a study again and writes the report, without searching on."""
+    from search.driver import finish_study
+    from search.report.progress import ConsoleProgress, print_front
+    from search.results import open_study, summary
+    from search.study import check_files
+
+    config, store = open_study(folder)
+    check_files(config)
+    store = finish_study(config, folder, ConsoleProgress(config, ended=store.trials()))
+    print_front(summary(config, store, folder), folder)
+
+
 @app.command(epilog="Example: python -m search demo --task classify --trials 12 --seed 1")
 def demo(
     task: Annotated[TaskName, typer.Option(help="Find digits in pictures, or tell them apart.")] = "detect",

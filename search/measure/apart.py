@@ -19,6 +19,7 @@ from typing import Any
 from search.errors import MeasurementError
 from search.measure.host import host_info
 from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.measure.quiet import measuring
 from search.target import Target
 
@@ -44,9 +45,9 @@ class Apart:
         self.close()
 
     def measure(
-        self, candidate: Path, runs: int | None = None, *, baseline: Path, timeout: float | None = None
+        self, candidate: Path, effort: Effort | None = None, *, baseline: Path, timeout: float | None = None
     ) -> Latency:
-        """What ``measure_latency`` gives on the target, from the child; at most the target's runs, if not given.
+        """What ``measure_latency`` gives on the target, from the child; with the target's effort, if not given.
 
         It waits for its turn on this machine. ``timeout`` is in seconds; by default it is what the target's effort
         may take, and some.
@@ -55,7 +56,7 @@ class Apart:
             MeasurementError: as ``measure_latency`` does, and when the child hangs or dies.
         """
         target = self._target
-        effort = target.effort(runs or target.runs)
+        effort = effort or target.effort()
         request = {
             "candidate": str(candidate),
             "baseline": str(baseline),

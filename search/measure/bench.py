@@ -7,17 +7,18 @@ train anywhere and still measure on the device that counts. Files travel with th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import ray
 from ray.exceptions import GetTimeoutError
 
+from search.artifact import MeasureLatency
 from search.errors import MeasurementError, UserError
 from search.measure.apart import Apart
 from search.measure.host import HostInfo, host_info
 from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.measure.parcel import Parcel, pack
 from search.target import Target
 
@@ -41,13 +42,13 @@ class Bench:
         """The machine that it measures on."""
         return host_info()
 
-    def measure(self, candidate: Parcel, baseline: Parcel, runs: int) -> Latency:
+    def measure(self, candidate: Parcel, baseline: Parcel, effort: Effort) -> Latency:
         """The candidate's latency beside the baseline's; see ``measure_latency``."""
         place = Path(self._folder.name)
         kept = place / baseline.sha256
         against = kept / baseline.name if kept.exists() else baseline.unpack(kept)
         with tempfile.TemporaryDirectory(dir=place) as folder:
-            return self._apart.measure(candidate.unpack(Path(folder)), runs, baseline=against)
+            return self._apart.measure(candidate.unpack(Path(folder)), effort, baseline=against)
 
 
 def start_bench(target: Target) -> Any:
@@ -66,16 +67,16 @@ def start_bench(target: Target) -> Any:
     return Bench.options(name=slot, get_if_exists=True, resources={slot: 1}).remote(target)
 
 
-def remote_latency(baseline: Path, target: Target) -> Callable[[Path, int], Latency]:
-    """A function (file, runs) that has the target's actor measure, waiting for its turn.
+def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
+    """A function (file, effort) that has the target's actor measure, waiting for its turn.
 
     Raises:
         MeasurementError: from the function: as the actor does, or no answer within the hour.
     """
     bench, reference = ray.get_actor(target.slot), ray.put(pack(baseline))
 
-    def measure(file: Path, runs: int) -> Latency:
-        pending = bench.measure.remote(pack(file), reference, runs)
+    def measure(file: Path, effort: Effort) -> Latency:
+        pending = bench.measure.remote(pack(file), reference, effort)
         try:
             return cast(Latency, ray.get(pending, timeout=WAITING))
         except GetTimeoutError as error:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.length import total_epochs
+from search.final import Finals
 from search.report.plot import plot_front
-from search.report.tables import front_rows, header
+from search.report.sure import sure_section
+from search.report.tables import front_rows, header, plus_minus
 from search.store import Store, write_atomically
 from search.study import StudyConfig
 from search.tasks.accuracy import value_of
@@ -19,11 +21,13 @@ from spaces.describe import describe
 
 def write_report(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> None:
     """Writes ``report.md`` and ``front.svg`` into the study folder."""
-    plot_front(result, [r for r in store.searched if r.state == "complete"], folder / "front.svg")
+    finished = [record for record in Finals(folder).applied(store).searched if record.state == "complete"]
+    plot_front(result, finished, folder / "front.svg")
     sections = [
         f"# {config.name}",
         "![the front](front.svg)",
         _front_section(result),
+        sure_section(result, store, folder),
         _test_section(result),
         _search_section(store, folder),
         _measured_section(config, result, store),
@@ -43,8 +47,13 @@ def _test_section(result: dict[str, Any]) -> str:
     members = [m for m in [*result["front"], result["baseline"]] if m["test"]]
     if not members:
         return ""
-    rows = [(m["record_id"], f"{m['accuracy']:.3f}", f"{value_of(m['test']):.3f}") for m in members]
+    rows = [(m["record_id"], f"{m['accuracy']:.3f}", _test_cell(m["test"])) for m in members]
     return "## On the test split\n\nMeasured once, at the end.\n\n" + _table(("record", "val", "test"), rows)
+
+
+def _test_cell(test: dict[str, Any]) -> str:
+    bounds = None if test.get("low") is None else [test["low"], test["high"]]
+    return f"{value_of(test):.3f}{plus_minus(bounds)}"
 
 
 def _search_section(store: Store, folder: Path) -> str:

@@ -23,9 +23,10 @@ def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> No
     front = result["front"]
     if front:
         x, y = [m["latency_ratio"] for m in front], [m["accuracy"] for m in front]
-        below = [m["latency_ratio"] - m["latency_ratio_ci"][0] for m in front]
-        above = [m["latency_ratio_ci"][1] - m["latency_ratio"] for m in front]
-        axes.errorbar(x, y, xerr=[below, above], fmt="o-", color="#0b6e4f", capsize=2, label="front")
+        wide = _ends(x, [m["latency_ratio_ci"] for m in front])
+        known = any(m["accuracy_ci"] for m in front)
+        high = _ends(y, [m["accuracy_ci"] or [m["accuracy"]] * 2 for m in front]) if known else None
+        axes.errorbar(x, y, xerr=wide, yerr=high, fmt="o-", color="#0b6e4f", elinewidth=0.8, capsize=2, label="front")
     base = result["baseline"]
     axes.scatter([base["latency_ratio"]], [base["accuracy"]], marker="*", s=160, color="#c8553d", label="baseline")
     axes.set_xlabel("latency, as a ratio to the FP32 baseline (lower is better)")
@@ -35,3 +36,9 @@ def plot_front(result: dict[str, Any], finished: list[Record], path: Path) -> No
     drawn = StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     write_atomically(path, drawn.getvalue())
+
+
+def _ends(values: list[float], bounds: list[list[float]]) -> list[list[float]]:
+    """How far the intervals reach below and above the values."""
+    pairs = list(zip(values, bounds, strict=True))
+    return [[value - low for value, (low, _) in pairs], [high - value for value, (_, high) in pairs]]

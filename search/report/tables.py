@@ -9,7 +9,7 @@ from search.results import choose
 from spaces.describe import describe
 from spaces.recipe import Recipe
 
-COLUMNS = ("drop", "latency", "interval", "p50 ms", "size", "MB", "record", "pick", "recipe")
+COLUMNS = ("drop", "latency", "interval", "p50 ms", "size", "MB", "record", "sure", "pick", "recipe")
 FOLDING = frozenset({"pick", "recipe"})  # columns that may take several lines in a narrow terminal
 
 
@@ -28,17 +28,30 @@ def front_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     return [*rows, _row(result["baseline"], "baseline")]
 
 
+def how_sure(member: dict[str, Any]) -> str:
+    """Whether a member's place on the front is beyond the noise; empty if that of its accuracy is not known."""
+    if member["accuracy_ci"] is None:
+        return ""
+    return "tie" if member["ties"] else "no" if member["rivals"] else "yes"
+
+
+def plus_minus(bounds: list[float] | None) -> str:
+    """Half of an interval's width, to be put behind a number; empty if it is not known."""
+    return "" if bounds is None else f" ±{(bounds[1] - bounds[0]) / 2:.3f}"
+
+
 def _row(member: dict[str, Any], pick: str) -> tuple[str, ...]:
     low, high = member["latency_ratio_ci"]
     return (
-        f"{member['accuracy']:.3f}",
-        f"{member['accuracy_drop']:+.3f}",
+        f"{member['accuracy']:.3f}{plus_minus(member['accuracy_ci'])}",
+        f"{member['accuracy_drop']:+.3f}{plus_minus(member['accuracy_drop_ci'])}",
         f"×{member['latency_ratio']:.3f}",
         f"{low:.3f}–{high:.3f}",
         f"{member['latency_ms_p50']:.2f}",
         f"×{member['size_ratio']:.3f}",
         f"{member['size_bytes'] / 1e6:.2f}",
         member["record_id"],
+        how_sure(member),
         pick,
         describe(Recipe.model_validate(member["recipe"])),
     )

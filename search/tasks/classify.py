@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binomtest
+
 from search.errors import UserError
 from search.tasks.accuracy import ClassificationAccuracy
 from search.tasks.kind import IMAGE_SUFFIXES, SPLITS, Batch, DataSet, TaskKind
+from search.tasks.resample import drawn, packed
 from search.ultra import quiet_ultralytics
 
 
@@ -145,10 +148,21 @@ def validator() -> type:
 
 
 def accuracy(validator: Any, split: str) -> ClassificationAccuracy:
-    """The shares of images whose class is the first, and among the first five; with fewer classes that is all."""
+    """The shares of images whose class is the first, and among the first five; with fewer classes that is all.
+
+    The interval is Wilson's, which says something also where every answer is right.
+    """
+    import torch
+
+    first = torch.cat([answers[:, 0] for answers in validator.pred])
+    hits = (first == torch.cat(list(validator.targets))).numpy()
+    bounds = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
     return ClassificationAccuracy(
         split=split,
-        images=sum(len(labels) for labels in validator.targets),
+        images=len(hits),
+        low=float(bounds.low),
+        high=float(bounds.high),
+        resampled=packed(drawn(len(hits)) @ hits / len(hits)),
         top1=float(validator.metrics.top1),
         top5=float(validator.metrics.top5),
     )

@@ -12,6 +12,7 @@ import yaml
 from search.errors import UserError
 from search.tasks.accuracy import DetectionAccuracy
 from search.tasks.kind import IMAGE_SUFFIXES, SPLITS, Batch, DataSet, TaskKind
+from search.tasks.resample import Boxes, drawn, interval, mean_precision, packed
 
 
 def read(path: Path) -> DataSet:
@@ -125,18 +126,33 @@ def unlabeled(images: Sequence[Path], view: Path, folder: Path) -> Path:
 
 
 def validator() -> type:
-    """Ultralytics' validator."""
+    """Ultralytics' validator, which also keeps what it found in each image as ``boxes``."""
     from ultralytics.models.yolo.detect import DetectionValidator
 
-    return DetectionValidator
+    class KeepingValidator(DetectionValidator):
+        """Ultralytics forgets the images as soon as it has the metrics."""
+
+        def get_stats(self) -> dict[str, Any]:
+            """The metrics."""
+            stats = self.metrics.stats
+            names = {"hits": "tp", "scores": "conf", "classes": "pred_cls", "labels": "target_cls"}
+            self.boxes = Boxes(**{field: tuple(stats[name]) for field, name in names.items()})
+            return super().get_stats()
+
+    return KeepingValidator
 
 
 def accuracy(validator: Any, split: str) -> DetectionAccuracy:
     """The metrics of boxes, over all classes."""
-    box = validator.metrics.box
+    box, images = validator.metrics.box, int(validator.seen or 0)
+    resampled = mean_precision(validator.boxes, drawn(images))
+    low, high = interval(float(box.map), resampled, images)
     return DetectionAccuracy(
         split=split,
-        images=int(validator.seen or 0),
+        images=images,
+        low=low,
+        high=high,
+        resampled=packed(resampled),
         map50_95=float(box.map),
         map50=float(box.map50),
         precision=float(box.mp),

@@ -26,6 +26,7 @@ from search.runtimes.session import Runtime, Session
 from search.runtimes.table import open_session
 from search.stages.export import export_onnx
 from search.tasks.accuracy import DetectionAccuracy
+from search.tasks.resample import drawn, unpacked
 from spaces.recipe import Export
 from tests.tiny import CLASSES, SIZE, answers, branches, files_below, sha256
 
@@ -103,6 +104,30 @@ def test_the_file_is_as_accurate_as_the_model(
     assert numbers(found) == pytest.approx(expected, abs=0.005)
     assert (found.split, found.images) == (split, COUNTS[split])
     assert 0 <= found.map50_95 <= found.map50 <= 1
+
+
+def test_the_accuracy_says_how_far_it_depends_on_the_images(file: Path, labelled: Path) -> None:
+    """Its value on a draw of the images is what Ultralytics finds in a data set with as many copies of each."""
+    found = boxes(file, labelled)
+    assert found.low is not None and found.high is not None
+    resampled = unpacked(found.resampled)
+    assert 0 < found.low < found.map50_95 < found.high < 1
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.std(resampled) * np.sqrt(12 / 11), rel=1e-3)
+    manifest = yaml.safe_load(labelled.read_text(encoding="utf-8"))
+    pictures = (labelled.parent / manifest["val"]).read_text(encoding="utf-8").splitlines()
+    draw = drawn(12)[0]
+    folder = labelled.parent / "drawn"
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for index, count in enumerate(draw):
+        picture = Path(pictures[index])
+        label = Path(str(picture).replace("/images/", "/labels/")).with_suffix(".txt")
+        for copy in range(count):
+            shutil.copy(picture, folder / "images" / f"{index}-{copy}{picture.suffix}")
+            shutil.copy(label, folder / "labels" / f"{index}-{copy}.txt")
+    view = folder / "data.yaml"
+    view.write_text(yaml.safe_dump({**manifest, "val": str(folder / "images")}), encoding="utf-8")
+    assert boxes(file, view).map50_95 == pytest.approx(resampled[0], abs=0.002)
 
 
 def test_the_splits_differ_and_val_is_the_default(file: Path, labelled: Path) -> None:

@@ -27,6 +27,7 @@ from search.stages.quantize import quantize
 from search.stages.sparsify import sparsify
 from search.stages.structure import change_structure
 from search.tasks.accuracy import Accuracy, ClassificationAccuracy
+from search.tasks.resample import drawn, unpacked
 from search.tasks.table import kind_of_model
 from spaces.parts.quantize import Quantize
 from spaces.recipe import (
@@ -102,14 +103,20 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
 
 
-def counted(file: Path, folder: Path) -> tuple[float, float, int]:
-    """Top-1 and top-5 by numpy: pictures as they are, probabilities by ONNX Runtime, classes by their folder."""
+def ranked(file: Path, folder: Path) -> np.ndarray:
+    """How many classes score above each picture's own: pictures as they are, classes by their folder."""
     session = onnxruntime.InferenceSession(str(file), one_thread(), providers=["CPUExecutionProvider"])
     ranks: list[int] = []
     for path in sorted(folder.glob("*/*.png")):
         [scores] = np.asarray(session.run(None, {"images": pixels(path)})[0])
         ranks.append(int((scores > scores[int(path.parent.name)]).sum()))
-    return float(np.mean(np.array(ranks) < 1)), float(np.mean(np.array(ranks) < 5)), len(ranks)
+    return np.array(ranks)
+
+
+def counted(file: Path, folder: Path) -> tuple[float, float, int]:
+    """Top-1 and top-5 by numpy, probabilities by ONNX Runtime."""
+    ranks = ranked(file, folder)
+    return float(np.mean(ranks < 1)), float(np.mean(ranks < 5)), len(ranks)
 
 
 def top(found: Accuracy) -> ClassificationAccuracy:
@@ -126,6 +133,17 @@ def test_accuracy_is_what_numpy_counts(file: Path, class_view: Path, scans: Path
     assert images == COUNTS[split]
     assert 0.2 < found.top1 < found.top5 < 1
     assert found.value == found.top1 and found.metric == "top-1"
+
+
+def test_top1_says_how_far_it_depends_on_the_images(file: Path, class_view: Path, scans: Path) -> None:
+    """Resamples of the pictures in their order, and Wilson's interval by its formula."""
+    found = top(measure_accuracy(file, class_view, image_size=SIDE))
+    hits = ranked(file, scans / "val") < 1
+    n, z = len(hits), 1.959964
+    assert unpacked(found.resampled) == pytest.approx(drawn(n) @ hits / n, abs=1e-5)
+    middle = (found.top1 + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(found.top1 * (1 - found.top1) / n + z**2 / (4 * n**2))
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half))
 
 
 def test_a_class_that_val_lacks_moves_no_other_class(file: Path, class_view: Path, scans: Path, tmp_path: Path) -> None:

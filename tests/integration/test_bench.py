@@ -22,6 +22,7 @@ from search.target import Target
 from tests.loops import save_loop
 
 TARGET = Target(runs=5000, precision=1e-6, seconds=6.0)  # never known, so timed for six seconds
+LONG, SHORT = TARGET.effort(100_000), TARGET.effort(30)
 QUICK = Target(name="quick", runtime="onnxruntime", runs=30)
 
 
@@ -50,7 +51,7 @@ def pid_of(bench: Any) -> int:
 def test_the_death_of_the_actor_costs_a_repeat_and_nothing_else(bench: Any, tmp_path: Path) -> None:
     shorter, longer = save_loop(tmp_path / "shorter.onnx", 1_000), save_loop(tmp_path / "longer.onnx", 4_000)
     first = pid_of(bench)
-    pending: Any = bench.measure.remote(pack(longer), pack(shorter), 100_000)
+    pending: Any = bench.measure.remote(pack(longer), pack(shorter), LONG)
     start = time.monotonic()
     time.sleep(3)
     os.kill(first, signal.SIGKILL)
@@ -58,7 +59,7 @@ def test_the_death_of_the_actor_costs_a_repeat_and_nothing_else(bench: Any, tmp_
     assert time.monotonic() - start > 3 + 6  # begun anew
     assert latency.ratio == pytest.approx(4, rel=0.2)
     assert pid_of(bench) != first
-    again = remote_latency(shorter, TARGET)(longer, 30)
+    again = remote_latency(shorter, TARGET)(longer, SHORT)
     assert again.ratio == pytest.approx(latency.ratio, rel=0.1)
     assert again.host == host_info().id
 
@@ -70,18 +71,18 @@ def test_files_are_measured_as_they_were_sent(bench: Any, tmp_path: Path) -> Non
     request = pack(file)
     file.unlink()
     handle = ray.get_actor(QUICK.slot)
-    latency: Any = ray.get(handle.measure.remote(request, pack(longer), 30))
+    latency: Any = ray.get(handle.measure.remote(request, pack(longer), SHORT))
     assert latency.ratio == pytest.approx(0.25, rel=0.2)
-    assert first(longer, 30).ratio == pytest.approx(4, rel=0.2)
-    assert other(longer, 30).ratio == pytest.approx(1, rel=0.2)
+    assert first(longer, SHORT).ratio == pytest.approx(4, rel=0.2)
+    assert other(longer, SHORT).ratio == pytest.approx(1, rel=0.2)
 
 
 def test_measurements_of_two_targets_on_a_machine_take_turns(bench: Any, tmp_path: Path) -> None:
     file = save_loop(tmp_path / "model.onnx", 2_000)
-    slow: Any = bench.measure.remote(pack(file), pack(file), 100_000)
+    slow: Any = bench.measure.remote(pack(file), pack(file), LONG)
     time.sleep(1)
     start = time.monotonic()
-    remote_latency(file, QUICK)(file, 30)
+    remote_latency(file, QUICK)(file, SHORT)
     assert time.monotonic() - start > 3  # of the six seconds
     ray.get(slow, timeout=60)
 
@@ -90,9 +91,9 @@ def test_a_request_that_gets_no_answer_is_given_up(bench: Any, tmp_path: Path, m
     monkeypatch.setattr("search.measure.bench.WAITING", 1.0)
     file = save_loop(tmp_path / "model.onnx", 2_000)
     with pytest.raises(MeasurementError, match="bench:onnxruntime-cpu gave no answer in 1 s"):
-        remote_latency(file, TARGET)(file, 100_000)
+        remote_latency(file, TARGET)(file, LONG)
     monkeypatch.undo()
-    assert remote_latency(file, TARGET)(file, 30).runs >= 30
+    assert remote_latency(file, TARGET)(file, SHORT).runs >= 30
 
 
 def test_a_cluster_without_the_slot_is_refused(bench: Any) -> None:

@@ -99,10 +99,28 @@ def test_a_study_ends_in_deployable_files(finished: Path) -> None:
         assert member["test"]["images"] == 4  # the test split, measured once at the end
         low, high = member["latency_ratio_ci"]
         assert low <= member["latency_ratio"] <= high
+        assert member["accuracy_ci"][0] <= member["accuracy"] <= member["accuracy_ci"][1]
         recipe = yaml.safe_load((artifact.parent / "recipe.yaml").read_text(encoding="utf-8"))
         assert recipe == member["recipe"]
     for name in ("report.md", "front.svg", "study.yaml", "host.json"):
         assert (finished / name).stat().st_size > 0
+
+
+def test_the_front_was_measured_again_and_is_not_once_more(finished: Path) -> None:
+    path, report = finished / "final.jsonl", finished / "report.md"
+    finals = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    front = {member["record_id"] for member in json.loads((finished / "front.json").read_text())["front"]}
+    timed = [final["record_id"] for final in finals if final["latency"]]
+    assert front <= set(timed)
+    assert max(timed.count(name) for name in timed) <= 3
+    assert all(final["latency"]["runs"] > 10 for final in finals if final["latency"])  # more than the search's
+    tested = [final["record_id"] for final in finals if final["accuracy"]]
+    assert sorted(tested) == sorted({"baseline", *front})  # the search has seen the whole validation split
+    text, measured = report.read_text(encoding="utf-8"), path.read_text(encoding="utf-8")
+    report.unlink()
+    search("finish", finished)
+    assert report.read_text(encoding="utf-8") == text
+    assert path.read_text(encoding="utf-8") == measured
 
 
 def test_trials_share_cores(finished: Path) -> None:
@@ -177,8 +195,10 @@ def test_a_killed_study_is_finished_by_resume(tmp_path: Path) -> None:
     started = [json.loads(line)["recipe"] for line in (out / "started.jsonl").read_text().splitlines()]
     assert started[handed_out] == started[handed_out - 1]  # what was in flight was handed out first
 
+    finals = (out / "final.jsonl").read_text(encoding="utf-8")
     again = search("resume", out)  # nothing is left to do
     assert lines_of(out) == after
+    assert (out / "final.jsonl").read_text(encoding="utf-8") == finals
     assert "trial" not in again.stdout.split("searching")[0].replace("trials", "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.study import StudyConfig
+from search.study import FinalSettings, StudyConfig
 from search.target import Target
 from spaces.parse import parse_space
 
@@ -37,6 +37,10 @@ def test_the_space_in_its_document_is_accepted() -> None:
 
 def test_the_target_in_its_document_is_what_it_is_by_default() -> None:
     assert Target.model_validate(indented_block("docs/measuring.md", "target:")["target"]) == Target()
+
+
+def test_the_final_measurement_in_its_document_is_what_it_is_by_default() -> None:
+    assert FinalSettings.model_validate(indented_block("docs/measuring.md", "final:")["final"]) == FinalSettings()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.errors import UserError
+from search.final import Final, Finals
 from search.front import PICKS
 from search.record import Record
 from search.report.markdown import write_report
@@ -24,12 +26,16 @@ from search.results import choose, front_records, summary
 from search.store import Store
 from search.study import StudyConfig
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, Recipe
-from tests.fakes import make_baseline, make_record
+from tests.fakes import make_baseline, make_record, on_images
 
 MEMBER_KEYS = {
     "record_id",
     "accuracy",
+    "accuracy_ci",
     "accuracy_drop",
+    "accuracy_drop_ci",
+    "ties",
+    "rivals",
     "map50",
     "precision",
     "recall",
@@ -90,7 +96,9 @@ def ids(*names: str) -> list[str]:
 
 def test_the_summary_by_hand(store: Store, tmp_path: Path) -> None:
     result = summary(study(), store, tmp_path)
-    assert set(result) == {"metric", "baseline", "front", "hypervolume", "records", "states", "host"}
+    assert set(result) == {
+        "metric", "baseline", "front", "undecided", "hypervolume", "records", "states", "host",
+    }  # fmt: skip
     assert all(set(member) == MEMBER_KEYS for member in [result["baseline"], *result["front"]])
     assert front_ids(result) == ids("small", "good", "better")  # fastest first
     # Steps of (accuracy x latency saved) below latency ratio 1, from the most accurate member down.
@@ -112,6 +120,10 @@ def test_a_member_is_flat_and_says_what_was_measured(store: Store, tmp_path: Pat
     assert member == {
         "record_id": good.id,
         "accuracy": 0.595,
+        "accuracy_ci": None,
+        "accuracy_drop_ci": None,
+        "ties": [],
+        "rivals": [],
         "map50": 0.595,
         "precision": 0.5,
         "recall": 0.5,
@@ -176,13 +188,84 @@ def test_without_a_baseline_the_user_is_told_to_resume(tmp_path: Path) -> None:
         summary(study(), Store(tmp_path), tmp_path)
 
 
-def test_test_accuracies_measured_before_are_kept(store: Store, tmp_path: Path) -> None:
+def test_what_was_measured_after_the_search_takes_the_place_of_what_the_search_saw(
+    store: Store, tmp_path: Path
+) -> None:
+    good = RECORDS["good"]
+    assert good.measurement is not None and good.measurement.accuracy is not None
+    test = replace(good.measurement.accuracy, split="test", low=0.5, high=0.7, resampled="AAAA")
+    slower = replace(good.measurement.latency, ratio=0.45, ratio_low=0.44, ratio_high=0.46)
+    finals = Finals(tmp_path)
+    finals.append(Final(record_id=good.id, host="h", accuracy=test))
+    finals.append(Final(record_id=good.id, host="h", latency=slower))
+    result = summary(study(), Store(tmp_path), tmp_path)
+    member = result["front"][1]
+    assert (member["latency_ratio"], member["latency_ratio_ci"]) == (0.45, [0.44, 0.46])
+    assert member["test"] == {
+        "split": "test", "images": 8, "low": 0.5, "high": 0.7, "map50_95": 0.595, "map50": 0.595, "precision": 0.5,
+        "recall": 0.5,
+    }  # fmt: skip
+    assert [other["test"] for other in [result["baseline"], result["front"][0]]] == [None, None]
+    assert store.records[good.id].measurement == good.measurement
+    write_report(study(), store, result, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    [again] = next(rows for rows in tables(text) if "again" in rows[0])
+    assert list(again.values()) == [good.id, "×0.400", "×0.450", "0.440–0.460", "1", "yes"]
+    slow = replace(slower, ratio=0.60, ratio_low=0.59, ratio_high=0.61, doubts=("a noisy neighbour",))
+    finals.append(Final(record_id=good.id, host="h", latency=slow))  # slower than what it dominated
+    assert front_ids(summary(study(), Store(tmp_path), tmp_path)) == ids("small", "dominated", "good", "better")
+    finals.append(Final(record_id=RECORDS["better"].id, host="h", reason="it crashed"))
+    write_report(study(), store, summary(study(), store, tmp_path), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"- Still to be doubted: {good.id}: a noisy neighbour." in text
+    assert f"- {RECORDS['better'].id} could not be measured again: it crashed" in text
+
+
+def test_a_member_says_what_it_cannot_be_told_apart_from_and_what_may_dominate_it(tmp_path: Path) -> None:
+    right = np.arange(100) < 60
+    others = {  # right on as many images or one less, but on others
+        "fast": (0.40, np.arange(100) >= 41),
+        "good": (0.50, right),
+        "tie": (0.505, np.arange(100) >= 42),
+        "worse": (0.60, np.arange(100) < 20),
+    }
+    store = Store(tmp_path)
+    records = [on_images(make_record(pruned(0.5), latency=ratio, record_id=name), hits)
+               for name, (ratio, hits) in others.items()]  # fmt: skip
+    store.append([on_images(make_baseline(), right), *records])
     result = summary(study(), store, tmp_path)
-    known = {"split": "test", "images": 8, "map50_95": 0.55, "map50": 0.7, "precision": 0.5, "recall": 0.5}
-    result["baseline"]["test"] = result["front"][1]["test"] = known
-    (tmp_path / "front.json").write_text(json.dumps(result))
-    again = summary(study(), store, tmp_path)
-    assert [member["test"] for member in [again["baseline"], *again["front"]]] == [known, None, known, None]
+    fast, good = result["front"]
+    assert (fast["record_id"], fast["ties"], fast["rivals"]) == ("fast", [], [])
+    assert (good["record_id"], good["ties"], good["rivals"]) == ("good", ["tie"], ["fast"])
+    assert result["undecided"] == ["tie"]
+    assert good["accuracy_ci"] == pytest.approx([0.6 - 0.096, 0.6 + 0.096], abs=0.001)
+    assert good["accuracy_drop_ci"] == [0.0, 0.0]  # right on the same images as the baseline
+    # 59 of 100 images against 60, of which 18 are right in both cases: the difference is 0.01, with the error of 82
+    # images that are ones or minus ones.
+    assert fast["accuracy_drop_ci"] == pytest.approx(
+        [0.01 - 1.96 * 0.0905, 0.01 + 1.96 * 0.0905], abs=0.02
+    )  # fmt: skip
+    assert len(json.dumps(good)) < 2500  # what is needed for a comparison is not shown
+    write_report(study(), store, result, tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert [row["sure"] for row in tables(text)[0]] == ["yes", "tie", "yes"]
+    assert tables(text)[0][1]["mAP50-95"] == "0.600 ±0.096"
+    assert "- good cannot be told apart from tie." in text
+    assert "- good may be dominated by fast:" in text
+    assert "not surely dominated by a member: 1 record" in text
+    root = ElementTree.parse(tmp_path / "front.svg").getroot()
+    marks = Counter(use.get("style", "") for use in root.iter("{http://www.w3.org/2000/svg}use"))
+    # Two members and the legend: a mark with the four ends of its two intervals.
+    assert sum(n for style, n in marks.items() if "fill: #0b6e4f" in style) == 3 * 5
+
+
+def test_of_copies_on_the_front_the_smallest_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    copies = [make_record(pruned(0.5), size=size, record_id=f"s{size}") for size in (0.3, 0.2, 0.25)]
+    store.append([make_baseline(), *copies])
+    result = summary(study(), store, tmp_path)
+    assert front_ids(result) == ["s0.2"]
+    assert result["front"][0]["ties"] == ["s0.3", "s0.25"]
 
 
 @pytest.mark.parametrize(
@@ -232,11 +315,13 @@ def brute_front(rows: Sequence[Row], objectives: list[str], drop: int | None, sl
         within = (drop is None or 12 - accuracy <= drop) and (slow is None or latency <= slow)
         if state == "complete" and not_finite is None and within:
             kept[f"r{number}"] = tuple(values[name] for name in objectives)
-    return {
-        name
+    front = {
+        name: own
         for name, own in kept.items()
         if not any(all(a <= b for a, b in zip(o, own, strict=True)) and o != own for o in kept.values())
     }
+    sizes = {name: (rows[int(name[1:])][3], int(name[1:])) for name in front}
+    return {name for name, own in front.items() if sizes[name] == min(sizes[o] for o in front if front[o] == own)}
 
 
 @given(
@@ -346,10 +431,11 @@ def test_the_report_names_measurements_that_give_reason_to_doubt_them(store: Sto
 def test_the_report_shows_the_test_split_beside_validation(store: Store, tmp_path: Path) -> None:
     result = summary(study(), store, tmp_path)
     for member in [result["baseline"], *result["front"]]:
-        member["test"] = {"map50_95": member["accuracy"] - 0.1}
+        member["test"] = {"map50_95": member["accuracy"] - 0.1, "low": None}
+    result["front"][1]["test"] |= {"low": 0.4, "high": 0.6}
     write_report(study(), store, result, tmp_path)
     table = tables((tmp_path / "report.md").read_text(encoding="utf-8"))[1]
-    assert {"record": RECORDS["good"].id, "val": "0.595", "test": "0.495"} in table
+    assert {"record": RECORDS["good"].id, "val": "0.595", "test": "0.495 ±0.100"} in table
     assert {"record": "baseline", "val": "0.600", "test": "0.500"} in table
 
 
