@@ -133,8 +133,10 @@ def _latency(series: Series, *, threads: int, cores: tuple[int, ...] | None, see
     )
 
 
-def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+def open_session(path: Path, *, threads: int, optimised: Path | None = None) -> onnxruntime.InferenceSession:
     """Opens an ONNX file on the CPU provider as it is timed: every graph optimisation, operators in turn.
+
+    The graph as it was optimised is written to ``optimised``, if given.
 
     Raises:
         MeasurementError: the file is missing, or ONNX Runtime refuses it.
@@ -147,6 +149,8 @@ def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     if threads > 1:
         # Two sessions take turns here: the idle one's threads must not spin on the cores of the one being
         # timed.

@@ -1,0 +1,161 @@
+"""Accuracy that quantization lost, and the layers that it was lost in: found by their noise, proven by sparing them.
+
+First the noisiest layers are put back to float, one after another, until the answers are good; then each of them is
+quantized again, unless that spoils the answers once more. What is left is the cause, and the report says what sparing
+it brings back.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from search.errors import UserError
+from search.quantcheck.finding import SHOWN, Finding, listed
+from search.quantcheck.graph import HEAVY, Graph
+from search.quantcheck.match import Pair, in_float, matched
+from search.quantcheck.noise import Images, LayerNoise, decibels, layer_noise, output_noise
+from search.stages.precision.graph import prepared
+
+LOST = 0.05  # accuracy: more than this is a collapse
+# Noise of the answers as a share of the signal (15 dB). Good int8 files of YOLOv8 have 28 to 34 dB (docs/int8.md).
+NOISY = 10**-1.5
+TRIED = 12  # layers that are put back to float, at most
+BETTER = 4  # times less noise (6 dB) is a cure, where the answers were not that noisy
+WORSE = 1.1  # times the noise: answers that are spoiled again
+SILENT = 1e-10  # own noise of layers that only move values
+
+Measure = Callable[[Path], float]  # accuracy of a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Layers that spoil the answers, the noisiest first, and the noise of the answers with all but them in 8 bits."""
+
+    layers: tuple[LayerNoise, ...]
+    before: float  # shares
+    after: float
+    enough: bool  # whether sparing them makes the answers good
+
+
+def collapse_findings(path: Path, float_file: Path, images: Images, measure: Measure | None = None) -> list[Finding]:
+    """A finding if the quantized file at ``path`` lost what the float file of the same model can.
+
+    Args:
+        path: a file with QuantizeLinear and DequantizeLinear nodes, or with weights of few bits.
+        float_file: what it was made from, or a float file of the same trained model.
+        images: inputs of the model to compare both on, (1, 3, H, W) each.
+        measure: gives the accuracy of a file. Without it the noise of the answers is what counts.
+
+    Raises:
+        UserError: the files are not of one model.
+    """
+    quantized, exact = Graph(onnx.load(path)), Graph(prepared(float_file))
+    pairs = _all_matched(quantized, exact, path, float_file)
+    before = output_noise(quantized.model, exact.model, images)
+    accuracies = (measure(float_file), measure(path)) if measure else None
+    if (accuracies[0] - accuracies[1] <= LOST) if accuracies else before <= NOISY:
+        return []
+    cause = _cause(quantized, exact, layer_noise(quantized, exact, pairs, images), before, images)
+    regained = _regained(quantized, exact, cause, measure) if measure else None
+    return [_finding(cause, quantized, accuracies, regained)]
+
+
+def _all_matched(quantized: Graph, exact: Graph, path: Path, float_file: Path) -> list[Pair]:
+    pairs = matched(quantized, exact)
+    found, wanted = sum(pair.quantized.op_type in HEAVY for pair in pairs), len(quantized.heavy())
+    sizes = [_input_size(graph) for graph in (quantized, exact)]
+    if sizes[0] != sizes[1] or found < wanted / 2:
+        raise UserError(
+            f"{float_file} is no float file of the model in {path}: {found} of {wanted} layers are the same, inputs "
+            f"are {sizes[1]} and {sizes[0]}; give the file that it was quantized from"
+        )
+    return pairs
+
+
+def _input_size(graph: Graph) -> str:
+    entry = next(entry for entry in graph.model.graph.input if entry.name == graph.inputs[0])
+    return "×".join(str(size.dim_value or "?") for size in entry.type.tensor_type.shape.dim)
+
+
+def _cause(quantized: Graph, exact: Graph, noise: Sequence[LayerNoise], before: float, images: Images) -> Cause:
+    def left(layers: Sequence[LayerNoise]) -> float:
+        return output_noise(in_float(quantized, exact, [layer.pair for layer in layers]), exact.model, images)
+
+    ranked = sorted((layer for layer in noise if layer.own > SILENT), key=lambda layer: -layer.own)[:TRIED]
+    good = min(NOISY, before / BETTER)
+    chosen: list[LayerNoise] = []
+    after = before
+    while len(chosen) < len(ranked) and after > good:
+        chosen.append(ranked[len(chosen)])
+        after = left(chosen)
+    for layer in chosen[::-1]:
+        fewer = [other for other in chosen if other is not layer]
+        if fewer and (then := left(fewer)) <= max(after * WORSE, good if after <= good else 0):
+            chosen, after = fewer, then
+    return Cause(layers=tuple(chosen), before=before, after=after, enough=after <= good)
+
+
+def _regained(quantized: Graph, exact: Graph, cause: Cause, measure: Measure) -> float:
+    """The accuracy with the cause in float."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(in_float(quantized, exact, [layer.pair for layer in cause.layers]), path)
+        return measure(path)
+
+
+def _finding(cause: Cause, quantized: Graph, accuracies: tuple[float, float] | None, regained: float | None) -> Finding:
+    names = [layer.pair.float.name for layer in cause.layers]
+    dB = [round(decibels(share), 1) for share in (cause.before, cause.after)]
+    lost, back = f"the signal-to-noise ratio of the answers is {dB[0]} dB", f"{dB[1]} dB"
+    numbers = {"output_db": dB[0], "output_db_spared": dB[1]}
+    if accuracies is not None and regained is not None:
+        lost = f"accuracy falls from {accuracies[0]:.3f} to {accuracies[1]:.3f}, and {lost}"
+        back = f"accuracy {regained:.3f} and {back}"
+        numbers |= {"accuracy_float": accuracies[0], "accuracy": accuracies[1], "accuracy_spared": regained}
+    where = " ".join(_where(layer) for layer in cause.layers[:SHOWN])
+    only = "comes from" if cause.enough else "has no single cause; most of it comes from"
+    text = f"Quantization destroys the answers: {lost}. It {only} {listed(names)}: with that in float, {back}. {where}"
+    return Finding(
+        code="collapse", text=text, advice=_advice(cause, exact), layers=tuple(names), numbers=numbers
+    )  # fmt: skip
+
+
+def _where(layer: LayerNoise) -> str:
+    """How one layer loses what it is given."""
+    name, own = layer.pair.float.name, decibels(layer.own)
+    if layer.weights > layer.own / 2:
+        return f"{name} loses it in its rounded weights ({own:.1f} dB from exact inputs)."
+    return f"{name} loses it in the rounding of its output ({own:.1f} dB from exact inputs)."
+
+
+def _advice(cause: Cause, quantized: Graph) -> str:
+    names = [layer.pair.float.name for layer in cause.layers]
+    late = _after_layers(quantized)
+    steps: list[str] = []
+    if any(layer.weights > layer.own / 2 for layer in cause.layers):
+        steps.append("Give weights a scale for each output channel: `per_channel: true`.")
+    if any(layer.pair.quantized.name in late for layer in cause.layers):
+        steps.append(
+            "Leave everything after the last layer with weights in float, as every precision of a recipe does."
+        )
+    if not cause.enough:
+        steps.append("Train with the rounding: `qat` in a recipe.")
+    steps.append(f"Or leave these nodes in float: `quantize: {{kind: mixed}}`, or nodes_to_exclude={names!r}.")
+    return " ".join(steps).removeprefix("Or ").replace("leave", "Leave", not steps[1:])
+
+
+def _after_layers(graph: Graph) -> set[str]:
+    """The names of the nodes, such as those that decode boxes, that no node with weights comes after."""
+    needed: set[str] = set()
+    late: set[str] = set()
+    for node in reversed(graph.model.graph.node):
+        if (node.op_type in HEAVY and _weights(graph, node) > FEW) or needed & set(node.output):
+            needed |= set(node.input)
+        else:
+            late.add(node.name)
+    return late
