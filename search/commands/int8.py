@@ -15,10 +15,8 @@ from search.commands.app import DATA, Json, app
 @app.command(epilog="Example: python -m search int8 model.onnx --float float.onnx --data data.yaml")
 def int8(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The quantized file.")],
-    float_file: Annotated[
-        Path | None, typer.Option("--float", help="What it was made from: then accuracy and latency are looked at too.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help=f"{DATA} [default: made-up images].")] = None,
+    float_file: Annotated[Path | None, typer.Option("--float", help="The float file that it was made from.")] = None,
+    data: Annotated[Path | None, typer.Option(help=f"{DATA}, to look at accuracy.")] = None,
     as_json: Json = False,
 ) -> None:
     """Says in words what went wrong when a file was quantized, in which layers, and what to do."""
@@ -36,7 +34,6 @@ def int8(
         typer.echo(f"\n{finding.code}: {finding.text}\n  What to do: {finding.advice}")
     if not found.findings:
         typer.echo("Nothing wrong found.")
-    if float_file is None:
-        typer.echo("\nNot looked at: accuracy, latency (give --float FLOAT.onnx, and --data).")
-    elif data is None:
-        typer.echo("\nAnswers were compared on made-up images; give --data for real ones and for accuracy.")
+    missing = [name for name, given in (("accuracy", float_file and data), ("latency", float_file)) if not given]
+    if missing:
+        typer.echo(f"\nNot looked at: {' and '.join(missing)}; give --float FLOAT.onnx and --data data.yaml.")

@@ -7,6 +7,7 @@ it brings back.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ NOISY = 10**-1.5
 TRIED = 12  # layers that are put back to float, at most
 BETTER = 4  # times less noise (6 dB) is a cure, where the answers were not that noisy
 WORSE = 1.1  # times the noise: answers that are spoiled again
+FEW = 64  # weights of a layer that decodes, such as the expectation over a box side's 16 bins
 SILENT = 1e-10  # own noise of layers that only move values
 
 Measure = Callable[[Path], float]  # accuracy of a file
@@ -54,8 +56,13 @@ def collapse_findings(path: Path, float_file: Path, images: Images, measure: Mea
     Raises:
         UserError: the files are not of one model.
     """
-    quantized, exact = Graph(onnx.load(path)), Graph(prepared(float_file))
-    pairs = _all_matched(quantized, exact, path, float_file)
+    quantized = Graph(onnx.load(path))
+    # Most are quantized after ONNX Runtime's preparation, which changes nodes, and some are not.
+    choices = [
+        (graph, matched(quantized, graph)) for graph in (Graph(prepared(float_file)), Graph(onnx.load(float_file)))
+    ]
+    exact, pairs = max(choices, key=lambda choice: len(choice[1]))
+    _check_pair(quantized, exact, pairs, (path, float_file))
     before = output_noise(quantized.model, exact.model, images)
     accuracies = (measure(float_file), measure(path)) if measure else None
     if (accuracies[0] - accuracies[1] <= LOST) if accuracies else before <= NOISY:
@@ -65,16 +72,14 @@ def collapse_findings(path: Path, float_file: Path, images: Images, measure: Mea
     return [_finding(cause, quantized, accuracies, regained)]
 
 
-def _all_matched(quantized: Graph, exact: Graph, path: Path, float_file: Path) -> list[Pair]:
-    pairs = matched(quantized, exact)
+def _check_pair(quantized: Graph, exact: Graph, pairs: Sequence[Pair], paths: tuple[Path, Path]) -> None:
     found, wanted = sum(pair.quantized.op_type in HEAVY for pair in pairs), len(quantized.heavy())
     sizes = [_input_size(graph) for graph in (quantized, exact)]
     if sizes[0] != sizes[1] or found < wanted / 2:
         raise UserError(
-            f"{float_file} is no float file of the model in {path}: {found} of {wanted} layers are the same, inputs "
+            f"{paths[1]} is no float file of the model in {paths[0]}: {found} of {wanted} layers are the same, inputs "
             f"are {sizes[1]} and {sizes[0]}; give the file that it was quantized from"
         )
-    return pairs
 
 
 def _input_size(graph: Graph) -> str:
@@ -110,27 +115,24 @@ def _regained(quantized: Graph, exact: Graph, cause: Cause, measure: Measure) ->
 
 def _finding(cause: Cause, quantized: Graph, accuracies: tuple[float, float] | None, regained: float | None) -> Finding:
     names = [layer.pair.float.name for layer in cause.layers]
-    dB = [round(decibels(share), 1) for share in (cause.before, cause.after)]
-    lost, back = f"the signal-to-noise ratio of the answers is {dB[0]} dB", f"{dB[1]} dB"
-    numbers = {"output_db": dB[0], "output_db_spared": dB[1]}
+    before, after = (round(decibels(share), 1) for share in (cause.before, cause.after))
+    lost, back = f"the signal-to-noise ratio of the answers is {before} dB", f"it is {after} dB"
+    numbers = {"output_db": before, "output_db_spared": after}
     if accuracies is not None and regained is not None:
         lost = f"accuracy falls from {accuracies[0]:.3f} to {accuracies[1]:.3f}, and {lost}"
-        back = f"accuracy {regained:.3f} and {back}"
+        back = f"accuracy is {regained:.3f} and the ratio {after} dB"
         numbers |= {"accuracy_float": accuracies[0], "accuracy": accuracies[1], "accuracy_spared": regained}
+    born = "It is lost in" if cause.enough else "Many layers have a part in it, the most"
     where = " ".join(_where(layer) for layer in cause.layers[:SHOWN])
-    only = "comes from" if cause.enough else "has no single cause; most of it comes from"
-    text = f"Quantization destroys the answers: {lost}. It {only} {listed(names)}: with that in float, {back}. {where}"
-    return Finding(
-        code="collapse", text=text, advice=_advice(cause, exact), layers=tuple(names), numbers=numbers
-    )  # fmt: skip
+    text = f"Quantization spoils the answers: {lost}. {born} {listed(names)}: with these in float {back}. {where}"
+    advice = _advice(cause, quantized)
+    return Finding(code="collapse", text=text, advice=advice, layers=tuple(names), numbers=numbers)
 
 
 def _where(layer: LayerNoise) -> str:
-    """How one layer loses what it is given."""
-    name, own = layer.pair.float.name, decibels(layer.own)
-    if layer.weights > layer.own / 2:
-        return f"{name} loses it in its rounded weights ({own:.1f} dB from exact inputs)."
-    return f"{name} loses it in the rounding of its output ({own:.1f} dB from exact inputs)."
+    """In what one layer loses what it is given."""
+    what = "weights" if layer.weights > layer.own / 2 else "output"
+    return f"{layer.pair.float.name}: by rounding its {what}, {decibels(layer.own):.1f} dB from exact inputs."
 
 
 def _advice(cause: Cause, quantized: Graph) -> str:
@@ -140,13 +142,17 @@ def _advice(cause: Cause, quantized: Graph) -> str:
     if any(layer.weights > layer.own / 2 for layer in cause.layers):
         steps.append("Give weights a scale for each output channel: `per_channel: true`.")
     if any(layer.pair.quantized.name in late for layer in cause.layers):
-        steps.append(
-            "Leave everything after the last layer with weights in float, as every precision of a recipe does."
-        )
+        steps.append("Leave everything after the last layer with weights in float, as recipes do.")
     if not cause.enough:
         steps.append("Train with the rounding: `qat` in a recipe.")
-    steps.append(f"Or leave these nodes in float: `quantize: {{kind: mixed}}`, or nodes_to_exclude={names!r}.")
-    return " ".join(steps).removeprefix("Or ").replace("leave", "Leave", not steps[1:])
+    if any(layer.pair.absorbed for layer in cause.layers):
+        steps.append(
+            "Give these layers 16 bits, `quantize: {kind: mixed, fallback: int16}`: float weights before a Relu would be "
+            "rounded by ONNX Runtime when it loads the file."
+        )
+    else:
+        steps.append(f"Leave these nodes in float: `quantize: {{kind: mixed}}`, or nodes_to_exclude={names!r}.")
+    return " Or: ".join(steps)
 
 
 def _after_layers(graph: Graph) -> set[str]:
@@ -159,3 +165,8 @@ def _after_layers(graph: Graph) -> set[str]:
         else:
             late.add(node.name)
     return late
+
+
+def _weights(graph: Graph, node: onnx.NodeProto) -> int:
+    """How many values the largest stored tensor behind the inputs of ``node`` has."""
+    return max((math.prod(graph.stored[name].dims) for name in graph.stored_behind(node)), default=0)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from search.errors import UserError
@@ -42,7 +41,7 @@ def diagnose(path: Path, *, float_file: Path | None = None, data: Path | None = 
     Args:
         path: the file.
         float_file: what it was made from. Without it neither accuracy nor latency is looked at.
-        data: images to compare both files on, and labels for their accuracy. Without it images are made up.
+        data: images to compare both files on, and labels for their accuracy, which is not looked at without.
 
     Raises:
         UserError: a file is missing or refused, the first one is not quantized, or they are not of one model.
@@ -59,8 +58,9 @@ def diagnose(path: Path, *, float_file: Path | None = None, data: Path | None = 
     ]
     if float_file is not None:
         size = _image_size(_loaded(float_file))
-        with _samples(data, size) as (images, measure):
-            findings += collapse_findings(path, float_file, images, measure)
+        if data is not None:
+            with _samples(data, size) as (images, measure):
+                findings += collapse_findings(path, float_file, images, measure)
         latency = measure_latency(path, float_file, effort=QUICK)
         findings += latency_findings(latency.ratio, latency.ratio_low)
     return _diagnosis(seen, findings)
@@ -89,25 +89,16 @@ def _image_size(model: onnx.ModelProto) -> int:
 
 
 @contextmanager
-def _samples(data: Path | None, image_size: int) -> Generator[tuple[Images, Measure | None]]:
-    """Images to compare on, from the training split, and what measures accuracy on the validation split."""
-    if data is None:
-        yield made_up_images(image_size), None
-        return
+def _samples(data: Path, image_size: int) -> Generator[tuple[Images, Measure]]:
+    """Images to compare on, from the training split, and what measures accuracy on the validation split.
+
+    Made-up images would not do: they leave the ranges that were calibrated, so that every file looks noisy.
+    """
     from search.data import calibration_images, make_view, read_data
     from search.measure.accuracy import measure_accuracy
     from search.ultra import quiet_ultralytics
 
-    with tempfile.TemporaryDirectory() as folder:
-        with quiet_ultralytics():
-            view = make_view(read_data(data), Path(folder))
-            images = calibration_images(view, image_size=image_size, count=IMAGES, seed=0)
+    with tempfile.TemporaryDirectory() as folder, quiet_ultralytics():
+        view = make_view(read_data(data), Path(folder))
+        images = calibration_images(view, image_size=image_size, count=IMAGES, seed=0)
         yield images, lambda file: measure_accuracy(file, view, image_size=image_size).value
-
-
-def made_up_images(image_size: int) -> Images:
-    """Blotches of random colours under fine noise, each (1, 3, image_size, image_size) in [0, 1]."""
-    rng = np.random.default_rng(0)
-    cells = -(-image_size // 16)
-    blotches = rng.random((IMAGES, 1, 3, cells, cells)).repeat(16, 3).repeat(16, 4)[..., :image_size, :image_size]
-    return list((0.8 * blotches + 0.2 * rng.random(blotches.shape)).astype(np.float32))

@@ -8,6 +8,7 @@ from typing import Literal
 
 Code = Literal[
     "unfused",  # layers quantized in the file that the runtime computes in float
+    "rounded_at_load",  # layers in float in the file that the runtime rounds to 8 bits
     "float_between",  # operators without an 8-bit kernel between quantized layers
     "collapse",  # accuracy or answers are lost, and where
     "no_int8_instructions",

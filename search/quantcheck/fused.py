@@ -56,6 +56,7 @@ class Fused:
     integer: tuple[str, ...]  # names of layers that multiply in integers
     unfused: dict[str, tuple[str, ...]]  # by the reason (a key of ``REASONS``), and what comes after
     float_by_choice: tuple[str, ...]  # layers that the file has in float
+    rounded_at_load: tuple[str, ...]  # the same, but ONNX Runtime does not keep to it
     between: Counter[str]  # activations in float between a DequantizeLinear and a QuantizeLinear
     macs: dict[str, int]  # multiply-accumulates of every layer
 
@@ -85,10 +86,12 @@ def look(path: Path) -> Fused:
             unfused.setdefault(_reason(graph, node), []).append(node.name)
         else:
             chosen.append(node.name)
+    spared = [node for node in heavy if places[node.name] in integer and _has_float_weights(graph, node)]
     return Fused(
         integer=tuple(node.name for node in heavy if places[node.name] in integer),
         unfused={reason: tuple(names) for reason, names in unfused.items()},
         float_by_choice=tuple(chosen),
+        rounded_at_load=tuple(node.name for node in spared),
         between=_between(kernels),
         macs=_macs(graph),
     )
@@ -107,9 +110,24 @@ def unfused_findings(seen: Fused) -> list[Finding]:
         )
         numbers = {"layers": len(names), "macs_share": share}
         found.append(Finding(code="unfused", text=text, advice=advice, layers=names, numbers=numbers))
+    if seen.rounded_at_load:
+        found.append(_rounded_finding(seen.rounded_at_load))
     if seen.between and not seen.unfused:  # with layers that are not fused, it is their reason that counts
         found.append(_between_finding(seen.between))
     return found
+
+
+def _rounded_finding(names: tuple[str, ...]) -> Finding:
+    """On ``WeightBiasQuantization``, in ONNX Runtime since 1.21 (microsoft/onnxruntime#22969, #25673)."""
+    return Finding(
+        code="rounded_at_load",
+        text=f"{count(len(names), 'layer')} with float weights in the file: ONNX Runtime rounds them to 8 bits, one "
+        f"scale a layer, when it loads the file, since quantized values go in and come out: {listed(names)}.",
+        advice="Store these weights in 8 bits with a scale for each output channel, or in 16 (`fallback: int16`). Or "
+        'open the file with disabled_optimizers=["WeightBiasQuantization"].',
+        layers=names,
+        numbers={"layers": len(names)},
+    )
 
 
 def _between_finding(between: Counter[str]) -> Finding:
@@ -133,6 +151,11 @@ def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
 def _is_quantized(graph: Graph, node: onnx.NodeProto) -> bool:
     live = [name for name in node.input if name in graph.live]
     return all(graph.is_rounded(name) for name in live) and (len(live) > 1 or graph.is_rounded(node.input[1]))
+
+
+def _has_float_weights(graph: Graph, node: onnx.NodeProto) -> bool:
+    plain = node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} and node.input[1] not in graph.live
+    return plain and not graph.is_rounded(node.input[1])
 
 
 def _reason(graph: Graph, node: onnx.NodeProto) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+import onnxruntime
 
 _ort: Any = onnxruntime  # it has no type stubs
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
@@ -39,6 +39,8 @@ class Graph:
             self._add(node)
 
     def _add(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            self.stored[node.output[0]] = node.attribute[0].t
         self.maker |= {name: node for name in node.output if name}
         for name in node.input:
             self.readers[name].append(node)
@@ -65,6 +67,18 @@ class Graph:
     def heavy(self) -> list[onnx.NodeProto]:
         """The nodes that multiply and add, in the order of the graph."""
         return [node for node in self.nodes if node.op_type in HEAVY]
+
+    def stored_behind(self, node: onnx.NodeProto) -> set[str]:
+        """The names of the stored tensors that inputs of ``node`` are made of without any input of the model."""
+        found: set[str] = set()
+        left = [name for name in node.input if name not in self.live]
+        while left:
+            name = left.pop()
+            if name in self.stored:
+                found.add(name)
+            elif name in self.maker:
+                left += self.maker[name].input
+        return found
 
     def is_rounded(self, name: str) -> bool:
         """Whether ``name``, live or not, comes out of a DequantizeLinear."""

@@ -55,7 +55,10 @@ def matched(quantized: Graph, exact: Graph) -> list[Pair]:
 
 
 def in_float(quantized: Graph, exact: Graph, pairs: Sequence[Pair]) -> onnx.ModelProto:
-    """The quantized model with these layers as in the float file: weights, inputs and outputs are not rounded."""
+    """The quantized model with these layers as in the float file: neither their weights nor their outputs are rounded.
+
+    What they read is, unless it is the model's input or comes from another of them.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(quantized.model)
     spared = {pair.quantized.name: pair for pair in pairs}
@@ -66,7 +69,7 @@ def in_float(quantized: Graph, exact: Graph, pairs: Sequence[Pair]) -> onnx.Mode
         pair = spared.get(node.name)
         for index, name in enumerate(node.input):
             source = quantized.source(name)
-            if name in quantized.live and node.op_type not in PAIR and (pair or source in plain):
+            if node.op_type not in PAIR and (source in plain or (pair and source in quantized.inputs)):
                 node.input[index] = plain.get(source, source)
             elif name not in quantized.live and pair and pair.float.input[index] in exact.stored:
                 node.input[index] = _borrowed(pair.float.input[index])

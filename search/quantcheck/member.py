@@ -78,7 +78,7 @@ def _of_numbers(folder: Path, record: Record, leaf: Record | None) -> list[Findi
         command = f"python -m search int8 {folder / record.artifact.path} --float {folder / leaf.artifact.path}"
         finding = Finding(
             code="collapse",
-            text=f"Quantization destroys the answers: accuracy is {mine.accuracy.value:.3f}, and "
+            text=f"Quantization spoils the answers: accuracy is {mine.accuracy.value:.3f}, and "
             f"{floats.accuracy.value:.3f} for the same weights in float (record {leaf.id}).",
             advice=f"To see which layers lose it: `{command} --data data.yaml`.",
             numbers={"accuracy": mine.accuracy.value, "accuracy_float": floats.accuracy.value},

@@ -8,22 +8,21 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from search.quantcheck.finding import Finding, listed
+from search.quantcheck.finding import Finding, count, listed
 from search.quantcheck.graph import PAIR, Graph
 from search.stages.compact import compact
 
 SHARE = 0.1  # of the file, from which on bytes are worth a sentence
 SMALLER = 0.5  # of the float file: 8-bit weights alone make 0.25
-FLOATS = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}  # bytes each
+FLOATS: dict[int, int] = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}  # bytes each
 CODES = {TensorProto.INT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT2}
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether a file computes with, or stores, integers of 8 bits or less for real numbers."""
-    nodes = any(
-        node.op_type in PAIR or "Integer" in node.op_type or "QLinear" in node.op_type for node in model.graph.node
-    )
-    return nodes or any(tensor.data_type in CODES for tensor in model.graph.initializer)
+    operators = {node.op_type for node in model.graph.node}
+    integer = any(name in PAIR or "Integer" in name or "QLinear" in name for name in operators)
+    return integer or any(tensor.data_type in CODES for tensor in model.graph.initializer)
 
 
 def size_findings(path: Path, float_file: Path | None = None) -> list[Finding]:
@@ -52,7 +51,7 @@ def _float_weights(graph: Graph, size: int) -> Finding | None:
     seen: set[str] = set()
     layers: list[str] = []
     for node in graph.heavy():
-        floats = {name for name in _stored_behind(graph, node) if _is_matrix(graph.stored[name])}
+        floats = {name for name in graph.stored_behind(node) if _is_matrix(graph.stored[name])}
         if floats:
             layers.append(node.name)
             seen |= floats
@@ -61,26 +60,13 @@ def _float_weights(graph: Graph, size: int) -> Finding | None:
         return None
     return Finding(
         code="float_weights",
-        text=f"{len(layers)} layers keep their weights as floats: {total / 1e6:.2f} MB, {total / size:.0%} of the file: "
-        f"{listed(layers)}.",
-        advice="Quantize them too (`head: int8` in a recipe, no nodes_to_exclude but the decode step), or, if a trained "
-        "quantizer left its weights in float, export without it and quantize the file (quantize_static).",
+        text=f"Weights stored as floats ({count(len(layers), 'layer')}) take {total / 1e6:.2f} MB, "
+        f"{total / size:.0%} of the file: {listed(layers)}.",
+        advice="Quantize them too (`head: int8` in a recipe; exclude the decode step only). If a trained quantizer "
+        "left its weights in float, export without it and quantize the file.",
         layers=tuple(layers),
         numbers={"bytes": total, "share": total / size},
     )
-
-
-def _stored_behind(graph: Graph, node: onnx.NodeProto) -> set[str]:
-    """The stored tensors that the inputs of ``node`` are made of without any input of the model."""
-    found: set[str] = set()
-    left = [name for name in node.input if name not in graph.live]
-    while left:
-        name = left.pop()
-        if name in graph.stored:
-            found.add(name)
-        elif name in graph.maker:
-            left += graph.maker[name].input
-    return found
 
 
 def _is_matrix(tensor: onnx.TensorProto) -> bool:
@@ -102,8 +88,8 @@ def _large_scales(graph: Graph, size: int) -> Finding | None:
         return None
     return Finding(
         code="large_scales",
-        text=f"Scales and zero points for each output channel take {total / 1e6:.3f} MB, {total / size:.0%} of the file.",
-        advice="Its layers are so small that one scale a layer may do: `per_channel: false` in a recipe; measure accuracy.",
+        text=f"Scales and zero points of output channels take {total / 1e6:.3f} MB, {total / size:.0%} of the file.",
+        advice="With layers that small one scale each may do: `per_channel: false` in a recipe; measure accuracy.",
         numbers={"bytes": total, "share": total / size},
     )
 
@@ -122,8 +108,8 @@ def _not_compact(path: Path, size: int) -> Finding | None:
         first.add(content)
     return Finding(
         code="not_compact",
-        text=f"{saved / 1e6:.3f} MB, {saved / size:.0%} of the file, are equal tensors stored again ({twice / 1e6:.3f} MB), "
-        "names and notes.",
+        text=f"{saved / 1e6:.3f} MB, {saved / size:.0%} of the file, are names, notes and equal tensors stored again "
+        f"({twice / 1e6:.3f} MB).",
         advice="Have them taken out: `export: {compact: true}` in a recipe; answers stay the same.",
         numbers={"bytes": saved, "share": saved / size, "duplicates": twice},
     )
