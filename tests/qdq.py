@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,11 +29,11 @@ class Net:
         self.last, self.opset = "x", opset
         self.rng = np.random.default_rng(0)
 
-    def store(self, name: str, value: np.ndarray) -> str:
+    def store(self, name: str, value: Any) -> str:
         self.stored.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def node(self, kind: str, *more: str, name: str = "", **attributes: object) -> Net:
+    def node(self, kind: str, *more: str, name: str = "", **attributes: Any) -> Net:
         """An operator on ``last`` and ``more``."""
         made = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, [self.last, *more], [made], name=name or made, **attributes))
@@ -110,7 +111,7 @@ def quantized(source: Path, path: Path, *, per_channel: bool = False, exclude: t
 
 def answers(path: Path, *, without: tuple[str, ...] = ()) -> np.ndarray:
     """What ONNX Runtime answers to ``inputs``, without some of its optimisations."""
-    settings = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(without)}
+    settings: dict[str, Any] = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(without)}
     session = onnxruntime.InferenceSession(str(path), one_thread(), **settings)
     return np.concatenate([np.asarray(session.run(None, {"x": image})[0]) for image in inputs()])
 

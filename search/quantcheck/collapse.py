@@ -147,8 +147,8 @@ def _advice(cause: Cause, quantized: Graph) -> str:
         steps.append("Train with the rounding: `qat` in a recipe.")
     if any(layer.pair.absorbed for layer in cause.layers):
         steps.append(
-            "Give these layers 16 bits, `quantize: {kind: mixed, fallback: int16}`: float weights before a Relu would be "
-            "rounded by ONNX Runtime when it loads the file."
+            "Give these layers 16 bits: `quantize: {kind: mixed, fallback: int16}`. ONNX Runtime would round float "
+            "weights before a Relu when it loads the file."
         )
     else:
         steps.append(f"Leave these nodes in float: `quantize: {{kind: mixed}}`, or nodes_to_exclude={names!r}.")

@@ -27,7 +27,7 @@ def findings_of_member(folder: Path, record: Record, records: Sequence[Record] |
     """
     if record.recipe.quantize.kind == "fp32" or record.state != "complete" or record.artifact is None:
         return []
-    leaf = float_leaf(record, Store(folder).searched if records is None else records)
+    leaf = float_leaf(record, list(Store(folder).records.values()) if records is None else records)
     return [*_of_file(folder, record, leaf), *_of_numbers(folder, record, leaf)]
 
 
@@ -56,7 +56,7 @@ def _of_file(folder: Path, record: Record, leaf: Record | None) -> list[Finding]
     if not path.is_file():  # a study whose files were moved away still has its report
         return []
     seen, host = look(path), folder / "host.json"
-    known = json.loads(host.read_text(encoding="utf-8"))["instruction_sets"] if host.is_file() else []
+    known = json.loads(host.read_text(encoding="utf-8")).get("instruction_sets", ()) if host.is_file() else ()
     float_file = folder / leaf.artifact.path if leaf and leaf.artifact else None
     return [
         *unfused_findings(seen),

@@ -9,6 +9,7 @@ from typing import Any
 
 from search.engine.length import total_epochs
 from search.report.plot import plot_front
+from search.report.quantization import quantization_section
 from search.report.tables import front_rows, header
 from search.store import Store, write_atomically
 from search.study import StudyConfig
@@ -25,6 +26,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         "![the front](front.svg)",
         _front_section(result),
         _test_section(result),
+        quantization_section(store, result, folder),
         _search_section(store, folder),
         _measured_section(config, result, store),
         _trials_section(store),
