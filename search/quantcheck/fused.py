@@ -135,7 +135,7 @@ def _between_finding(between: Counter[str]) -> Finding:
     return Finding(
         code="float_between",
         text=f"{counted} between quantized layers: no 8-bit kernel in ONNX Runtime, so values go to float and back.",
-        advice="Take an activation that has one (relu, relu6, leaky, silu), and measure both.",
+        advice="Take an activation that has one (relu, relu6, leaky_relu, silu), and measure both.",
         numbers=dict(between),
     )
 

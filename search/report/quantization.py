@@ -17,7 +17,9 @@ def quantization_section(store: Store, result: dict[str, Any], folder: Path) -> 
         for name in front
         for finding in findings_of_member(folder, store.records[name], records)
     ]
-    for record in store.searched:
-        if record.id not in front and (finding := collapsed(folder, record, records)):
-            lines.append(f"- {record.id}: {finding.sentence()}")
+    lines += [
+        f"- {record.id}: {finding.sentence()}"
+        for record in store.searched
+        if record.id not in front and (finding := collapsed(folder, record, records))
+    ]
     return "## Quantization\n\n" + "\n".join(lines) if lines else ""

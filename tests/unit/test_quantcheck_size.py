@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,10 +133,8 @@ def test_a_collapse_is_a_drop_from_the_float_leaf_of_the_same_trunk(tmp_path: Pa
     [finding] = findings_of_member(tmp_path, rounded, [make_baseline(), exact, rounded])
     assert finding.code == "collapse" and finding.numbers == {"accuracy": 0.1, "accuracy_float": 0.6}
     assert rounded.artifact and exact.artifact
-    command = (
-        f"python -m search int8 {tmp_path / rounded.artifact.path} --float {tmp_path / exact.artifact.path} --data"
-    )
-    assert command in finding.advice
+    files = (tmp_path / rounded.artifact.path, tmp_path / exact.artifact.path)
+    assert f"python -m search int8 {files[0]} --float {files[1]} --data" in finding.advice
     assert findings_of_member(tmp_path, rounded, [make_baseline(), rounded]) == []  # another trunk's accuracy
     assert findings_of_member(tmp_path, exact, [exact, rounded]) == []
     mild = leaves(accuracy=0.56)
@@ -171,6 +168,7 @@ def test_the_report_has_findings_of_the_front_and_collapses_anywhere(tmp_path: P
     assert [member["record_id"] for member in result["front"]] == [exact.id]
     section = quantization_section(store, result, tmp_path)
     assert section.startswith("## Quantization\n\n") and section.count(f"- {rounded.id}: ") == 1
+    (tmp_path / "good").mkdir()
     good = Store(tmp_path / "good")
     good.append([make_baseline(), *leaves(accuracy=0.59)])
     assert quantization_section(good, summary(config, good, tmp_path), tmp_path) == ""
@@ -205,10 +203,7 @@ def test_what_is_no_quantized_file_is_refused(tmp_path: Path) -> None:
     float_file = Net().float_conv("one").save(tmp_path / "float.onnx")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    for path, words in (
-        (float_file, "is not quantized"),
-        (broken, "is no ONNX file"),
-        (tmp_path / "no", "there is no"),
-    ):
+    files = {float_file: "is not quantized", broken: "is no ONNX file", tmp_path / "missing": "there is no ONNX file"}
+    for path, words in files.items():
         done = CliRunner().invoke(app, ["int8", str(path)])
         assert done.exit_code == 1 and words in str(done.exception)  # main() makes it exit code 2 and one line
