@@ -1,7 +1,7 @@
 """Accuracy that quantization lost, and the layers that it was lost in: found by their noise, proven by sparing them.
 
 First the noisiest layers are put back to float, one after another, until the answers are good; then each of them is
-quantized again, unless that spoils the answers once more. What is left is the cause, and the report says what sparing
+quantized again, unless that spoils the answers once more. What is left is the cause, and the finding says what sparing
 it brings back.
 """
 
@@ -98,9 +98,9 @@ def _cause(quantized: Graph, exact: Graph, noise: Sequence[LayerNoise], before: 
     while len(chosen) < len(ranked) and after > good:
         chosen.append(ranked[len(chosen)])
         after = left(chosen)
-    for layer in chosen[::-1]:
+    for layer in chosen[::-1] if after <= good else ():
         fewer = [other for other in chosen if other is not layer]
-        if fewer and (then := left(fewer)) <= max(after * WORSE, good if after <= good else 0):
+        if fewer and (then := left(fewer)) <= max(after * WORSE, good):
             chosen, after = fewer, then
     return Cause(layers=tuple(chosen), before=before, after=after, enough=after <= good)
 
@@ -122,7 +122,7 @@ def _finding(cause: Cause, quantized: Graph, accuracies: tuple[float, float] | N
         lost = f"accuracy falls from {accuracies[0]:.3f} to {accuracies[1]:.3f}, and {lost}"
         back = f"accuracy is {regained:.3f} and the ratio {after} dB"
         numbers |= {"accuracy_float": accuracies[0], "accuracy": accuracies[1], "accuracy_spared": regained}
-    born = "It is lost in" if cause.enough else "Many layers have a part in it, the most"
+    born = "It is lost in" if cause.enough else "Many layers have a part in it, the most noise is from"
     where = " ".join(_where(layer) for layer in cause.layers[:SHOWN])
     text = f"Quantization spoils the answers: {lost}. {born} {listed(names)}: with these in float {back}. {where}"
     advice = _advice(cause, quantized)

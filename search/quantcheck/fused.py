@@ -131,13 +131,14 @@ def _rounded_finding(names: tuple[str, ...]) -> Finding:
 
 
 def _between_finding(between: Counter[str]) -> Finding:
-    counted = ", ".join(f"{count} {name}" for name, count in between.most_common())
-    return Finding(
-        code="float_between",
-        text=f"{counted} between quantized layers: no 8-bit kernel in ONNX Runtime, so values go to float and back.",
-        advice="Take an activation that has one (relu, relu6, leaky_relu, silu), and measure both.",
-        numbers=dict(between),
-    )
+    counted = ", ".join(f"{number} {name}" for name, number in between.most_common())
+    if ABSORBED.issuperset(between):
+        why, advice = "the rounding before them cannot do their work", REASONS["zero_point"][1]
+    else:
+        why = "no 8-bit kernel in ONNX Runtime"
+        advice = "Take an activation that has one (relu, relu6, leaky_relu, silu), and measure both."
+    text = f"{counted} between quantized layers compute in float, with conversions before and after: {why}."
+    return Finding(code="float_between", text=text, advice=advice, numbers=dict(between))
 
 
 def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -75,6 +75,13 @@ def test_activations_without_a_kernel_are_counted(tmp_path: Path) -> None:
     assert finding.code == "float_between" and finding.numbers == {"HardSigmoid": 1}
 
 
+def test_a_relu_between_symmetric_ranges_is_told_apart_from_one_without_a_kernel(tmp_path: Path) -> None:
+    file = Net().pair(U8).conv("one").pair(U8).node("Relu").pair(U8).conv("two").pair(U8).save(tmp_path / "model.onnx")
+    assert kernels_run(file)["Relu"] == 1
+    [finding] = unfused_findings(look(file))
+    assert finding.numbers == {"Relu": 1} and "symmetric: false" in finding.advice and "silu" not in finding.advice
+
+
 def test_layers_that_the_file_has_in_float_are_no_finding(tmp_path: Path) -> None:
     file = Net().pair(U8).conv("one").pair(U8).float_conv("two").save(tmp_path / "model.onnx")
     seen = look(file)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from search.errors import UserError
 from search.quantcheck.collapse import collapse_findings
@@ -95,6 +95,21 @@ def test_accuracies_decide_where_they_can_be_measured(tmp_path: Path) -> None:
     assert numbers["accuracy_float"] == pytest.approx(measure(source)) and numbers["accuracy"] == measure(bad)
     assert numbers["accuracy_spared"] == pytest.approx(measure(source), abs=0.02)
     assert collapse_findings(bad, source, inputs(), lambda path: 0.5) == []
+
+
+def test_noise_without_a_single_cause_is_told_as_such(tmp_path: Path) -> None:
+    source = plain_net().save(tmp_path / "float.onnx")
+    bad = onnx.load(quantized(source, tmp_path / "good.onnx"))
+    for tensor in bad.graph.initializer:  # weights of one bit: every layer is bad, and so is the last one's own output
+        if tensor.name.endswith("weight_quantized"):
+            codes = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(np.where(codes < 0, -40, 40).astype(np.int8), tensor.name))
+        if tensor.name.endswith("t4_scale"):
+            tensor.CopyFrom(numpy_helper.from_array(8 * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(bad, tmp_path / "bad.onnx")
+    images = inputs()
+    [finding] = collapse_findings(tmp_path / "bad.onnx", source, images)
+    assert len(finding.layers) > 1 and {"one", "two", "three"} >= set(finding.layers)
 
 
 def test_a_good_file_gives_no_finding(tmp_path: Path) -> None:
