@@ -17,7 +17,7 @@ import onnx
 
 from search.errors import UserError
 from search.quantcheck.finding import SHOWN, Finding, listed
-from search.quantcheck.graph import HEAVY, Graph
+from search.quantcheck.graph import HEAVY, PAIR, Graph
 from search.quantcheck.match import Pair, in_float, matched
 from search.quantcheck.noise import Images, LayerNoise, decibels, layer_noise, output_noise
 from search.stages.precision.graph import prepared
@@ -67,7 +67,7 @@ def collapse_findings(path: Path, float_file: Path, images: Images, measure: Mea
     accuracies = (measure(float_file), measure(path)) if measure else None
     if (accuracies[0] - accuracies[1] <= LOST) if accuracies else before <= NOISY:
         return []
-    cause = _cause(quantized, exact, layer_noise(quantized, exact, pairs, images), before, images)
+    cause = find_cause(quantized, exact, layer_noise(quantized, exact, pairs, images), before, images)
     regained = _regained(quantized, exact, cause, measure) if measure else None
     return [_finding(cause, quantized, accuracies, regained)]
 
@@ -87,7 +87,19 @@ def _input_size(graph: Graph) -> str:
     return "×".join(str(size.dim_value or "?") for size in entry.type.tensor_type.shape.dim)
 
 
-def _cause(quantized: Graph, exact: Graph, noise: Sequence[LayerNoise], before: float, images: Images) -> Cause:
+def find_cause(
+    quantized: Graph, exact: Graph, noise: Sequence[LayerNoise], before: float, images: Images
+) -> Cause:  # fmt: skip
+    """The layers whose sparing makes the answers good, or the noisiest ones if no few do.
+
+    Args:
+        quantized: the quantized graph.
+        exact: its float graph.
+        noise: of all its layers.
+        before: the noise of the answers as they are, a share.
+        images: to look at answers on.
+    """
+
     def left(layers: Sequence[LayerNoise]) -> float:
         return output_noise(in_float(quantized, exact, [layer.pair for layer in layers]), exact.model, images)
 
@@ -139,13 +151,13 @@ def _advice(cause: Cause, quantized: Graph) -> str:
     names = [layer.pair.float.name for layer in cause.layers]
     late = _after_layers(quantized)
     steps: list[str] = []
-    if any(layer.weights > layer.own / 2 for layer in cause.layers):
+    if any(layer.weights > layer.own / 2 and _has_one_scale(quantized, layer) for layer in cause.layers):
         steps.append("Give weights a scale for each output channel: `per_channel: true`.")
     if any(layer.pair.quantized.name in late for layer in cause.layers):
         steps.append("Leave everything after the last layer with weights in float, as recipes do.")
     if not cause.enough:
-        steps.append("Train with the rounding: `qat` in a recipe.")
-    if any(layer.pair.absorbed for layer in cause.layers):
+        steps.append("Train with the rounding: `qat` in a recipe; or take more bits.")
+    elif any(layer.pair.absorbed for layer in cause.layers):
         steps.append(
             "Give these layers 16 bits: `quantize: {kind: mixed, fallback: int16}`. ONNX Runtime would round float "
             "weights before a Relu when it loads the file."
@@ -153,6 +165,13 @@ def _advice(cause: Cause, quantized: Graph) -> str:
     else:
         steps.append(f"Leave these nodes in float: `quantize: {{kind: mixed}}`, or nodes_to_exclude={names!r}.")
     return " Or: ".join(steps)
+
+
+def _has_one_scale(graph: Graph, layer: LayerNoise) -> bool:
+    """Whether the weights of a layer have one scale, and not one for each output channel."""
+    maker = graph.maker.get(layer.pair.quantized.input[1]) if len(layer.pair.quantized.input) > 1 else None
+    scale = graph.stored.get(maker.input[1]) if maker is not None and maker.op_type in PAIR else None
+    return scale is not None and math.prod(scale.dims) == 1
 
 
 def _after_layers(graph: Graph) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from search.errors import UserError
-from search.quantcheck.collapse import collapse_findings
+from search.quantcheck.collapse import collapse_findings, find_cause
 from search.quantcheck.graph import Graph
 from search.quantcheck.match import in_float, matched
 from search.quantcheck.noise import Share, decibels, layer_noise, output_noise
@@ -95,6 +96,16 @@ def test_accuracies_decide_where_they_can_be_measured(tmp_path: Path) -> None:
     assert numbers["accuracy_float"] == pytest.approx(measure(source)) and numbers["accuracy"] == measure(bad)
     assert numbers["accuracy_spared"] == pytest.approx(measure(source), abs=0.02)
     assert collapse_findings(bad, source, inputs(), lambda path: 0.5) == []
+
+
+def test_a_noisy_layer_that_does_no_harm_is_not_named(tmp_path: Path) -> None:
+    source = outlier_net().save(tmp_path / "float.onnx")
+    bad, exact = Graph(onnx.load(quantized(source, tmp_path / "bad.onnx"))), Graph(prepared(source))
+    noise = layer_noise(bad, exact, matched(bad, exact), inputs())
+    louder = [replace(layer, own=2.0) if layer.pair.float.name == "one" else layer for layer in noise]
+    before = output_noise(bad.model, exact.model, inputs())
+    cause = find_cause(bad, exact, louder, before, inputs())
+    assert [layer.pair.float.name for layer in cause.layers] == ["two"] and cause.enough
 
 
 def test_noise_without_a_single_cause_is_told_as_such(tmp_path: Path) -> None:
