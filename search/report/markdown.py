@@ -10,6 +10,7 @@ from typing import Any
 from search.engine.length import total_epochs
 from search.final import Finals
 from search.report.plot import plot_front
+from search.report.quantization import quantization_section
 from search.report.sure import sure_section
 from search.report.tables import front_rows, header, plus_minus
 from search.store import Store, write_atomically
@@ -29,6 +30,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         _front_section(result),
         sure_section(result, store, folder),
         _test_section(result),
+        quantization_section(store, result, folder),
         _search_section(store, folder),
         _measured_section(config, result, store),
         _trials_section(store),

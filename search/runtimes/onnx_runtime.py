@@ -66,10 +66,13 @@ class OnnxSession(Session):
         return {item.name: array for item, array in zip(self.inputs, arrays, strict=True)}
 
 
-def open_onnx(path: Path, *, threads: int, provider: str = "cpu") -> onnxruntime.InferenceSession:
+def open_onnx(
+    path: Path, *, threads: int, provider: str = "cpu", optimised: Path | None = None
+) -> onnxruntime.InferenceSession:
     """Opens an ONNX file as it is timed: every graph optimisation, operators in turn.
 
-    A provider that cannot be had is an error: ONNX Runtime would compute on the CPU instead, without a word.
+    A provider that cannot be had is an error: ONNX Runtime would compute on the CPU instead, without a word. The graph
+    as it was optimised is written to ``optimised``, if given.
 
     Raises:
         MeasurementError: the file is missing, ONNX Runtime refuses it, or has no such provider.
@@ -82,6 +85,8 @@ def open_onnx(path: Path, *, threads: int, provider: str = "cpu") -> onnxruntime
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     if threads > 1:
         # Two sessions take turns here: the idle one's threads must not spin on the cores of the one being
         # timed.
