@@ -21,21 +21,21 @@ cd "${SLURM_SUBMIT_DIR:?this script runs by sbatch}"
 """
 
 _CLEAN_UP = """\
-# A folder of this job's own, mode 700, which all nodes see. The token lives as long as the job.
-private=$(mktemp -d "$HOME/.yolo-front.XXXXXXXX")
 stop() {
     status=$?
     trap - EXIT TERM
     running=$(jobs -p)
     [ -z "$running" ] || kill $running 2>/dev/null || true
     wait || true
-    rm -rf -- "$private"
+    [ -z "${private:-}" ] || rm -rf -- "$private"
     exit "$status"
 }
 trap stop EXIT
 """
 
 _NEW_TOKEN = """\
+# A folder of this job's own, mode 700, which all nodes see. The token lives as long as the job.
+private=$(mktemp -d "$HOME/.yolo-front.XXXXXXXX")
 (umask 077; head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' > "$private/token")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$private/token"
 """
@@ -49,9 +49,10 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST_HET_GROUP_0" | awk 'NR == 1'
 head_ip=$(srun --het-group=0 --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address |
     awk '{for (i = 1; i <= NF; i++) if ($i !~ /^127\\./ && $i !~ /:/) {print $i; exit}}')
 [ -n "$head_ip" ] || { echo "error: $head has no address that other nodes can reach" >&2; exit 1; }
-# Ports and a folder of this job's own: other jobs of Ray may share the nodes.
+# A port and folders of this job's own: other jobs, and other parts of this one, may share a node.
 port=$((20000 + SLURM_JOB_ID % 20000))
-export RAY_ADDRESS="$head_ip:$port" RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID"
+temporary="/tmp/ray-$SLURM_JOB_ID"
+export RAY_ADDRESS="$head_ip:$port"
 """
 
 _WAIT_FOR_HEAD = """\
@@ -168,7 +169,7 @@ def _start(part: int, node: Node, *where: str) -> str:
         *(f"--cpus-per-task={machine.cpus}", *gpus, "--no-kill", "--kill-on-bad-exit=0", "--wait=0"),
     ]
     place = where or ('--address="$RAY_ADDRESS"',)
-    ray = ["ray", "start", *place, '--temp-dir="$RAY_TMPDIR"', "--block", *map(shlex.quote, ray_start(node)[2:])]
+    ray = ["ray", "start", *place, f'--temp-dir="$temporary-{part}"', "--block", *map(shlex.quote, ray_start(node)[2:])]
     return f"# {node.name}\n{' '.join(srun)} \\\n    {' '.join(ray)} &\n"
 
 

@@ -33,6 +33,8 @@ from cluster.render.values import (
     Word,
 )
 
+_OURS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
+
 
 class _Section(BaseModel):
     # An error must not repeat what may be a secret.
@@ -241,10 +243,18 @@ class ClusterSpec(_Section):
             raise ValueError(f"{found} looks like a secret; name where it is instead, under secrets")
         return content
 
+    @field_validator("secrets")
+    @classmethod
+    def _free(cls, secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
+        for secret in secrets:
+            _check_free(secret.env)
+        return secrets
+
     @field_validator("env")
     @classmethod
     def _plain(cls, env: dict[str, str]) -> dict[str, str]:
         for name in env:
+            _check_free(name)
             if names_a_secret(name):
                 raise ValueError(f"{name} is a secret by its name; name where it is instead, under secrets")
         return env
@@ -260,3 +270,8 @@ class ClusterSpec(_Section):
         if isinstance(self.storage, Bucket) and self.study.file is None:
             raise ValueError("study.file is missing: the demonstration cannot run in a bucket")
         return self
+
+
+def _check_free(name: str) -> None:
+    if name in _OURS:
+        raise ValueError(f"{name} is set here already; see auth and the privacy part of the README")
