@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cluster.render.command import FORMATS, Format
+from cluster.render.command import Format
+from cluster.render.formats import FORMATS
 from cluster.render.load import load_spec
 from cluster.render.spec import ClusterSpec
 

@@ -46,6 +46,7 @@ def test_the_spec_in_its_document_is_accepted_by_the_formats_it_is_for() -> None
         assert spec.name in rendered(spec, kind)
 
 
+@settings(max_examples=25)
 @given(contents())
 def test_a_spec_survives_its_way_through_plain_data(content: dict[str, Any]) -> None:
     spec = parse_spec(content, where="spec")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ from hypothesis import given, settings
 from typer.testing import CliRunner
 
 from cluster.errors import UserError
-from cluster.render.command import FORMATS, Format, render
+from cluster.render.command import Format, render
+from cluster.render.formats import FORMATS
 from cluster.render.load import parse_spec
 from cluster.render.write import write_files
 from tests.cluster.specs import CASES, GOLDEN, contents, golden_spec, rendered
@@ -29,6 +33,16 @@ def run(*arguments: object) -> str:
         raise done.exception
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def test_help_loads_nothing_heavy_and_shows_an_example_that_is_taken() -> None:
+    code = "import sys, cluster.render.command; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "typer" in loaded and not {"ray", "torch", "yaml", "pydantic"} & set(loaded)
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    example = re.search(r"Example: python -m cluster render (.*)", shown.output)
+    assert example is not None
+    typer.main.get_command(app).make_context("render", example[1].split())  # raises for an option that there is not
 
 
 @pytest.mark.parametrize("kind", Format)
@@ -87,7 +101,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         run(Format.SLURM, "--out", tmp_path / "out")
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(contents())
 def test_no_secret_of_this_machine_gets_into_the_output(content: dict[str, Any]) -> None:
     spec = parse_spec(content, where="spec")

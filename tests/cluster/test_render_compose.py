@@ -41,7 +41,7 @@ def test_the_file_keeps_the_published_schema(case: str) -> None:
     check(document(golden_spec(case)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(contents())
 def test_any_spec_makes_a_file_with_every_group_in_it(content: dict[str, Any]) -> None:
     found = document(parse_spec(content, where="spec"))

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from cluster.render.command import FORMATS, Format
+from cluster.render.command import Format
+from cluster.render.formats import FORMATS
 from tests.cluster.specs import CASES, GOLDEN, golden_spec
 
 

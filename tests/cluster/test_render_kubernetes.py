@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from cluster.errors import UserError
-from cluster.render.command import FORMATS, Format
+from cluster.render.command import Format
+from cluster.render.formats import FORMATS
 from cluster.render.kubernetes import render_raycluster, render_rayjob
 from cluster.render.load import parse_spec
 from cluster.render.spec import ClusterSpec
@@ -48,7 +49,7 @@ def test_the_documents_keep_the_published_schema(case: str, kind: Format) -> Non
         check(document)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(contents())
 def test_any_spec_makes_documents_that_keep_the_schema(content: dict[str, Any]) -> None:
     spec = parse_spec(content, where="spec")
@@ -57,7 +58,7 @@ def test_any_spec_makes_documents_that_keep_the_schema(content: dict[str, Any]) 
             check(document)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(contents())
 def test_ray_reads_every_group_of_the_spec_with_its_cpus_gpus_and_bounds(content: dict[str, Any]) -> None:
     types = node_types(parse_spec(content, where="spec"))

@@ -41,7 +41,7 @@ def test_ray_accepts_the_configuration_and_adds_no_nightly_ray(case: str) -> Non
     assert "ray-wheels" not in commands and "pip install -U" not in commands
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(contents().filter(lambda content: (content["storage"] or {}).get("kind") != "volume"))
 def test_ray_accepts_any_spec_with_every_group_in_it(content: dict[str, Any]) -> None:
     prepared = accepted(config(content))

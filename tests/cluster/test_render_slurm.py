@@ -97,7 +97,7 @@ def calls(place: Path, command: str) -> list[list[str]]:
     return [line[1:] for line in lines if line[0] == command]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(contents().filter(lambda content: (content["storage"] or {"kind": "folder"})["kind"] in {"folder", "bucket"}))
 def test_any_spec_makes_a_script_that_bash_reads_with_every_group_in_it(content: dict[str, Any]) -> None:
     script = render_slurm(parse_spec(content, where="spec"))["slurm.sh"]
