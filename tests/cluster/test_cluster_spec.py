@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cluster.errors import UserError
 from cluster.render.command import Format
@@ -149,6 +150,13 @@ def test_a_secret_is_refused_wherever_it_stands_and_not_repeated(place: list[Any
         text = refusal(content)
         assert value not in text
         assert "looks like a secret" in text and ".".join(map(str, place)) in text
+
+
+def test_with_debug_the_traceback_does_not_repeat_it_either() -> None:
+    value = secrets.token_hex(32)
+    with pytest.raises(ValidationError) as caught:
+        ClusterSpec.model_validate({"token": value})
+    assert value not in str(caught.value)
 
 
 def test_a_key_that_is_a_secret_is_not_repeated() -> None:

@@ -75,7 +75,8 @@ def test_ray_start_takes_no_cpus_for_a_bench_node_from_the_launcher(monkeypatch:
         ("10.0.0.12", ["--num-cpus=16", "--num-gpus=0"]),
         ("10.0.0.21", ["--num-cpus=8", "--num-gpus=2"]),
         ("10.0.0.31", ["--num-cpus=0", "--num-gpus=0", '--resources={"bench:onnxruntime-cpu": 1}']),
-        ("10.0.0.3", None),  # the beginning of another's
+        ("10.0.0.110", None),  # which begins as another does
+        ("10.0.0.1", None),
     ],
 )
 def test_an_on_premise_machine_tells_by_its_address_what_it_is(

@@ -73,10 +73,11 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(place: Path, content: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
+def start(place: Path, content: dict[str, Any], without: str = "", **environment: str) -> subprocess.Popen[str]:
     script = place / "slurm.sh"
     script.write_text(render_slurm(parse_spec(content, where="spec"))["slurm.sh"])
     slurm = {"SLURM_SUBMIT_DIR": str(place), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST_HET_GROUP_0": "node-[1-2]"}
+    slurm.pop(without, None)
     basic = {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "HOME": str(place / "home"), "LOG": str(place / "log")}
     return subprocess.Popen(
         ["bash", str(script)],
@@ -183,6 +184,13 @@ def test_a_head_that_cannot_be_reached_is_said_at_once(place: Path) -> None:
     process = start(place, {})
     assert "error: node-1 has no address that other nodes can reach" in finish(process)
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["SLURM_SUBMIT_DIR", "SLURM_JOB_NODELIST_HET_GROUP_0"])
+def test_where_slurm_did_not_start_it_the_script_says_what_is_missing(place: Path, name: str) -> None:
+    process = start(place, {}, without=name)
+    assert name in finish(process)
+    assert process.returncode != 0 and not (place / "log").exists()
 
 
 def test_a_secret_must_be_in_the_environment_or_in_its_file(place: Path) -> None:
