@@ -22,8 +22,9 @@ from cluster.render.slurm import render_slurm
 from tests.cluster.specs import contents, flags, golden_spec
 
 RECORD = """#!/bin/bash
-# Writes how it was called, with what matters of its environment.
-{ printf '%s\\t' "$(basename "$0")" "$RAY_AUTH_MODE" "$RAY_USAGE_STATS_ENABLED" "$RAY_ADDRESS" "$@"; echo; } >> "$LOG"
+# Writes how it was called, with what matters of its environment; all at once, since several do so at the same time.
+printf -v line '%s\\t' "$(basename "$0")" "$RAY_AUTH_MODE" "$RAY_USAGE_STATS_ENABLED" "$RAY_ADDRESS" "$@"
+echo "$line" >> "$LOG"
 """
 FAKES = {
     # srun runs the command here, as it would on its node.
