@@ -1,4 +1,4 @@
-"""The last step of a study: the front on the test split, ``front.json``, and the report."""
+"""The last step of a study: the front on the test split, ``front.json``, what parts bring, and the report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from search.ablation import measure_contributions
 from search.report.markdown import write_report
 from search.results import summary
 from search.store import Store, write_atomically
@@ -15,11 +16,15 @@ from search.trial import Workplace
 
 
 def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace) -> None:
-    """Writes the results; the front is measured on the test split once, if the data set has one."""
+    """Writes the results; the front is measured on the test split once, if the data set has one.
+
+    What parts of the picks bring is measured as far as it takes no training.
+    """
     result = summary(config, store, folder)
     if "test" in view_content(place.inputs.data):
         _add_test(result, folder, place)
     write_atomically(folder / "front.json", json.dumps(result, indent=2) + "\n")
+    measure_contributions(config, store, place, train=False)
     write_report(config, store, result, folder)
 
 

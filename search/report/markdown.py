@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.engine.length import total_epochs
+from search.report.contributions import contributions_section
 from search.report.plot import plot_front
 from search.report.tables import front_rows, header
 from search.store import Store, write_atomically
@@ -25,6 +26,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         "![the front](front.svg)",
         _front_section(result),
         _test_section(result),
+        contributions_section(folder),
         _search_section(store, folder),
         _measured_section(config, result, store),
         _trials_section(store),
