@@ -82,6 +82,7 @@ def test_exactly_the_part_differs_and_what_must_go_along(recipe: Recipe) -> None
         assert Recipe.model_validate(after) == without  # by the recipe's own rules
         part, *along = CHANGED[name]
         assert after[part] != before[part]
+        assert all(after[field]["kind"] == "none" for field in along if field in ("distill", "qat"))
         for field in set(before) - {part, *along}:
             kept = before[field]
             if f"{field}.swap_epochs" in along and kept["kind"] == "train":
