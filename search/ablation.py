@@ -138,8 +138,8 @@ def read_measured(folder: Path) -> list[Record]:
 
 def why_no_smaller(architecture: Mapping[str, Any]) -> str:
     """Why no smaller stock model was measured; ``architecture`` is Ultralytics' description of a model."""
-    scales, scale = list(architecture.get("scales", {})), architecture.get("scale")
-    own = re.fullmatch(r"(yolov?\d+)[a-z]?(.*)", Path(architecture.get("yaml_file", "")).stem)
+    scales, scale = list(architecture.get("scales") or ()), architecture.get("scale")
+    own = re.fullmatch(r"(yolov?\d+)[a-z]?(.*)", Path(architecture.get("yaml_file") or "").stem)
     if own is None or scale not in scales:
         return "the model is no stock model"
     if scale == scales[0]:

@@ -12,7 +12,8 @@ INTRODUCTION = """## What each part brings
 
 Each picked recipe again, with one part switched off and all else as it was, through the same pipeline and timed in the
 same way. *Brings* sets the pick against that row: accuracy as a difference, latency and size as factors (×0.5: the part
-halves it). Each row is one training, so small differences in accuracy may be luck."""
+halves it). Each row is one training, so small differences in accuracy may be luck. Training moves no latency: what "all
+training" brings there says how far two sessions of timing differ."""
 RIVALS = """### Simple rivals
 
 What takes no search, from the model as it came. A pick beats a rival if it is no worse in any objective and better in

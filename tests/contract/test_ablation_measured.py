@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from search.__main__ import app
 from search.ablation import FILE, measure_contributions, measure_study
 from search.contributions import Contributions, rivals
 from search.digits import make_digits
@@ -236,6 +238,17 @@ def test_a_smaller_model_is_a_rival_by_its_own_weights(
     assert kept.rivals[-1] == row
     report = (folder / "report.md").read_text()
     assert "## What each part brings" in report and f"| {row.name} |" in report and "| pruning |" in report
+
+
+def test_the_command_prints_the_tables_of_the_picks_that_were_asked_for(
+    trained: tuple[Path, Contributions, int], tmp_path: Path
+) -> None:
+    folder = copied(trained[0], tmp_path)
+    done = CliRunner().invoke(app, ["contributions", str(folder), "--pick", "knee", "--json"])
+    printed = json.loads(done.stdout)
+    assert "measured" not in printed
+    assert [pick["record_id"] for pick in printed["picks"]] == [PICK.id]
+    assert Contributions.model_validate({**printed, "measured": trained[1].measured}) == trained[1]
 
 
 def test_what_does_not_fit_is_refused(trained: tuple[Path, Contributions, int], tmp_path: Path) -> None:
