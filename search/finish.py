@@ -1,10 +1,11 @@
-"""The last step of a study: the front measured again and on the test split, ``front.json``, and the report."""
+"""The last step of a study: the front measured again, what its parts bring, ``front.json``, and the report."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from search.ablation import measure_contributions
 from search.again import measure_again, measure_test, patient, time_by, validate_on
 from search.artifact import MeasureLatency
 from search.final import Finals
@@ -19,7 +20,8 @@ from search.trial import Workplace
 def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace, latency: MeasureLatency) -> None:
     """Writes the results; what was measured after the search before is not measured again.
 
-    ``latency`` times a file on the main target beside the baseline's.
+    What parts of the picks bring is measured as far as it takes no training. ``latency`` times a file on the main
+    target beside the baseline's.
     """
     finals = Finals(folder)
     validate = validate_on(place.inputs.data, folder, place.runtime)
@@ -29,4 +31,5 @@ def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace, la
         measure_test(config, store, finals, validate)
     result = summary(config, store, folder)
     write_atomically(folder / "front.json", json.dumps(result, indent=2) + "\n")
+    measure_contributions(config, store, place, latency, train=False)
     write_report(config, store, result, folder)

@@ -22,3 +22,4 @@ class Inputs:
     device: str = "cpu"
     cache: StageCache | None = None  # None keeps nothing
     train_settings: dict[str, Any] = field(default_factory=dict)
+    may_train: bool = True  # False: what is trained comes from the cache, or not at all

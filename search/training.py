@@ -18,6 +18,10 @@ from search.stages.trainer import AfterStep
 from spaces.recipe import Distill, Finetune, NoDistill, UnlabeledDistill
 
 
+class NotTrainedError(LookupError):
+    """A training that may not be done now and was not done before."""
+
+
 def train_once(
     model: nn.Module,
     part: Finetune,
@@ -37,6 +41,9 @@ def train_once(
         inputs: where everything else comes from.
         note: what tells ``after_step`` and ``finish`` from others that may be given for such a model.
         finish: makes of the trained model what is kept and returned.
+
+    Raises:
+        NotTrainedError: the cache does not have it, and ``inputs.may_train`` is false.
     """
 
     def make(checkpoint: Path | None = None) -> nn.Module:
@@ -61,6 +68,8 @@ def train_once(
     if cache is None:
         return make()
     name = _name(model, part, distill, inputs, image_size=image_size, note=note)
+    if not inputs.may_train and not cache.path(name).is_file():
+        raise NotTrainedError(name)
     cache.folder.mkdir(parents=True, exist_ok=True)
     state = cache.path(f"{name}.state")
     result = cache.get(name, lambda: make(state), load=_load, save=torch.save)

@@ -88,6 +88,31 @@ def front(
         print_front(result, folder)
 
 
+@app.command(epilog="Example: python -m search contributions results/demo --pick fastest --pick knee")
+def contributions(
+    folder: StudyDir,
+    picks: Annotated[
+        list[str] | None, typer.Option("--pick", help="As of front, as often as needed [default: recommended].")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--trained/--cached-only", help="Train what was not trained before: a trial's time each.")
+    ] = True,
+    smaller: Annotated[
+        Path | None, typer.Option(help="A smaller stock model's .pt, trained on the same data, as a rival.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measures a pick with each of its parts switched off, and simple rivals; goes on where it was cut off."""
+    from search.ablation import measure_study
+    from search.report.contributions import contributions_text, row_line
+
+    names = picks or ["recommended"]
+    found = measure_study(
+        folder, names, train=train, smaller=smaller, on_row=lambda *row: typer.echo(row_line(*row), err=True)
+    )
+    typer.echo(found.model_dump_json(indent=2, exclude={"measured"}) if as_json else contributions_text(found))
+
+
 @app.command(epilog="Example: python -m search compare results/mine results/random --plot growth.svg")
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Study folders.")],

@@ -9,6 +9,7 @@ from typing import Any
 
 from search.engine.length import total_epochs
 from search.final import Finals
+from search.report.contributions import contributions_section
 from search.report.plot import plot_front
 from search.report.quantization import quantization_section
 from search.report.sure import sure_section
@@ -31,6 +32,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         sure_section(result, store, folder),
         _test_section(result),
         quantization_section(store, result, folder),
+        contributions_section(folder),
         _search_section(store, folder),
         _measured_section(config, result, store),
         _trials_section(store),

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from search.digits import make_digits
+from search.front import PICKS
 from search.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,19 @@ def test_every_trunk_is_measured_under_every_quantization(finished: Path) -> Non
     shrunk = {r["measurement"]["parameters"] for r in searched(finished) if r["recipe"]["prune"]["kind"] != "none"}
     whole = {r["measurement"]["parameters"] for r in searched(finished) if r["recipe"]["prune"]["kind"] == "none"}
     assert max(shrunk) < min(whole)
+
+
+def test_a_study_says_what_the_parts_of_its_picks_bring_and_trains_nothing_for_it(finished: Path) -> None:
+    found = json.loads((finished / "contributions.json").read_text(encoding="utf-8"))
+    front = json.loads((finished / "front.json").read_text(encoding="utf-8"))["front"]
+    assert {pick["record_id"] for pick in found["picks"]} <= {member["record_id"] for member in front}
+    assert sorted(name for pick in found["picks"] for name in pick["picks"]) == sorted(PICKS)
+    rows = [row for pick in found["picks"] for row in pick["parts"]]
+    free = [row for row in rows if not row["epochs"] or row["name"] == "quantization"]
+    assert free and {row["state"] for row in free} == {"complete"}
+    assert [row["state"] for row in found["rivals"]] == ["complete", "complete", "missing"]
+    assert found["rivals"][-1]["reason"] == "there is none: yolov8n is the smallest of its family"
+    assert "## What each part brings" in (finished / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_recipe_is_replayed_with_the_same_result(finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,267 @@
+"""A pick's parts switched off, through the real pipeline on a tiny model: what is trained, kept and compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from search.__main__ import app
+from search.ablation import FILE, measure_contributions, measure_study
+from search.artifact import MeasureLatency
+from search.contributions import Contributions, rivals
+from search.digits import make_digits
+from search.errors import UserError
+from search.measure.apart import Apart
+from search.prepare import measured_baseline, prepare
+from search.record import Record
+from search.store import Store, write_atomically
+from search.study import StudyConfig
+from search.trial import Task, Workplace, try_recipe
+from spaces.ablation import switched_off
+from spaces.recipe import ChannelPrune, Finetune, Int8Static, LogitDistill, Recipe
+from tests.fakes import make_record
+from tests.tiny import SHORT, SIZE, tiny_model
+
+PICK = Recipe(
+    image_size=SIZE,
+    activation="relu",
+    prune=ChannelPrune(ratio=0.5, round_to=4),
+    finetune=Finetune(epochs=1, batch=6, lr=0.004),
+    distill=LogitDistill(),
+    quantize=Int8Static(images=4),
+)
+OFF = switched_off(PICK, image_size=SIZE)
+FREE = {"quantization", "graph rewrites", "all training"}  # leaves of the pick's own training, or none at all
+TRAINED = {"activation", "pruning", "training settings", "distillation"}
+RIVALS = ["baseline at 32 px", "int8 alone", "the next smaller stock model"]
+Trainings = list[Finetune]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.save({"model": tiny_model(architecture=SHORT)}, folder / "tiny.pt")
+    data = make_digits(folder / "digits", image_size=SIZE, counts={"train": 12, "val": 6, "test": 6})
+    content = {"name": "tiny", "model": str(folder / "tiny.pt"), "data": data, "image_size": SIZE, "space": "demo"}
+    return StudyConfig.model_validate({**content, "target": {"runs": 10}})
+
+
+@pytest.fixture(scope="module")
+def fresh(config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose one trial was the pick; its training is in the cache."""
+    folder = tmp_path_factory.mktemp("fresh")
+    write_atomically(folder / "study.yaml", config.to_yaml())
+    store, place = opened(config, folder)
+    store.append(tried(PICK, place))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trainings() -> Generator[Trainings]:
+    """Every training that is really done."""
+    import search.training
+
+    done: Trainings = []
+    stock = search.training.finetune
+
+    def count(model: Any, part: Finetune, *args: Any, **kwargs: Any) -> Any:
+        done.append(part)
+        return stock(model, part, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(search.training, "finetune", count)
+        yield done
+
+
+@pytest.fixture(scope="module")
+def cached(
+    config: StudyConfig, fresh: Path, trainings: Trainings, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Contributions, int]:
+    """The study after its rows that cost no training, and how many trainings that took."""
+    folder, before = copied(fresh, tmp_path_factory.mktemp("cached")), len(trainings)
+    return folder, measure(config, folder, train=False), len(trainings) - before
+
+
+@pytest.fixture(scope="module")
+def trained(
+    config: StudyConfig,
+    cached: tuple[Path, Contributions, int],
+    trainings: Trainings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Contributions, int]:
+    """The study after all rows, and how many trainings the others took."""
+    folder, before = copied(cached[0], tmp_path_factory.mktemp("trained")), len(trainings)
+    return folder, measure(config, folder), len(trainings) - before
+
+
+def copied(study: Path, folder: Path) -> Path:
+    """The view in a copied study is that of the original, so that its cached trainings are found."""
+    return Path(shutil.copytree(study, folder / "study", symlinks=True))
+
+
+def opened(config: StudyConfig, folder: Path) -> tuple[Store, Workplace]:
+    store, place = Store(folder), prepare(config, folder, threads=1)
+    if store.baseline is None:
+        with Apart(place.target) as apart:
+            store.append([measured_baseline(place, {place.target.name: timed_by(apart, place)})])
+    return store, place
+
+
+def timed_by(apart: Apart, place: Workplace) -> MeasureLatency:
+    return partial(apart.measure, baseline=place.baseline(place.target))
+
+
+def tried(recipe: Recipe, place: Workplace) -> list[Record]:
+    """The records of a trial of ``recipe``, as the search makes them."""
+    with Apart(place.target) as apart:
+        return try_recipe(Task(leaves=(recipe,)), place, timed_by(apart, place))
+
+
+def measure(config: StudyConfig, folder: Path, **options: Any) -> Contributions:
+    store, place = opened(config, folder)
+    with Apart(place.target) as apart:
+        return measure_contributions(config, store, place, timed_by(apart, place), **options)
+
+
+def by_name(found: Contributions) -> dict[str, Any]:
+    [pick] = found.picks
+    return {row.name: row for row in pick.parts}
+
+
+def test_what_was_trained_is_not_trained_again_and_the_rest_is_left(cached: tuple[Path, Contributions, int]) -> None:
+    folder, found, count = cached
+    assert count == 0
+    rows = by_name(found)
+    assert set(rows) == set(OFF) == FREE | TRAINED
+    assert {name for name, row in rows.items() if row.state == "complete"} == FREE
+    told = {row.reason for name, row in rows.items() if name in TRAINED}
+    assert told == {"not trained: run `python -m search contributions DIR --pick recommended`"}
+    assert [(row.name, row.state) for row in found.rivals] == list(
+        zip(RIVALS, ("complete", "complete", "missing"), strict=True)
+    )
+    assert found.rivals[1].values is not None and found.rivals[1].values.size_ratio < 0.5
+    assert len(Store(folder).searched) == 1  # no part of the search
+
+
+def test_the_rest_is_trained_once(trained: tuple[Path, Contributions, int]) -> None:
+    folder, found, count = trained
+    assert count == len(TRAINED)
+    assert {row.state for row in by_name(found).values()} == {"complete"}
+    assert found == Contributions.model_validate_json((folder / FILE).read_text())
+
+
+def test_differences_are_those_of_records_that_are_measured_separately(
+    config: StudyConfig, trained: tuple[Path, Contributions, int], trainings: Trainings, tmp_path: Path
+) -> None:
+    folder, found, _ = trained
+    pick, rows = Store(folder).searched[0].measurement, by_name(found)
+    place, before = opened(config, tmp_path)[1], len(trainings)
+    for name in ("pruning", "quantization"):  # trained for itself, and a leaf of the pick's own training
+        [record] = tried(OFF[name], place)
+        apart, row = record.measurement, rows[name]
+        assert pick and pick.accuracy and apart and apart.accuracy and row.brought
+        assert row.brought.accuracy == pytest.approx(pick.accuracy.value - apart.accuracy.value, abs=1e-6)
+        assert row.brought.size == pytest.approx(pick.size_bytes / apart.size_bytes, rel=1e-3)
+        assert row.brought.latency == pytest.approx(pick.latency.ratio / apart.latency.ratio, rel=0.5)  # 10 runs
+    assert len(trainings) - before == 2  # nothing was cached there
+
+
+def test_no_row_is_measured_twice(
+    config: StudyConfig, trained: tuple[Path, Contributions, int], trainings: Trainings, tmp_path: Path
+) -> None:
+    folder, before, seen = copied(trained[0], tmp_path), len(trainings), list[str]()
+    again = measure(config, folder, on_row=lambda name, record: seen.append(name))
+    assert (seen, len(trainings) - before) == ([], 0)
+    assert again == trained[1]
+
+
+def test_a_kill_costs_the_row_under_way(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    folder, seen = copied(fresh, tmp_path), list[str]()
+
+    def killed(name: str, record: Record | None) -> None:
+        seen.append(name)
+        raise KeyboardInterrupt
+
+    for count in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            measure(config, folder, train=False, on_row=killed)
+        kept = Contributions.model_validate_json((folder / FILE).read_text())
+        assert seen == RIVALS[:count] and len(kept.measured) == count
+
+
+def test_a_row_that_fails_is_a_row_and_is_tried_again(
+    config: StudyConfig, trained: tuple[Path, Contributions, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import search.pipeline
+
+    folder = copied(trained[0], tmp_path)
+    content = json.loads((folder / FILE).read_text())
+    content["measured"] = [record for record in content["measured"] if record["id"] != OFF["graph rewrites"].id]
+    (folder / FILE).write_text(json.dumps(content))
+
+    def broken(*args: Any, **kwargs: Any) -> Path:
+        raise RuntimeError("no such operator")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search.pipeline, "write_leaf", broken)
+        rows = by_name(measure(config, folder, train=False))
+    row = rows.pop("graph rewrites")
+    assert (row.state, row.values, row.reason) == ("failed", None, "RuntimeError: no such operator")
+    assert {row.state for row in rows.values()} == {"complete"}
+    assert by_name(measure(config, folder, train=False))["graph rewrites"].state == "complete"
+
+
+def test_a_record_of_the_search_is_taken_as_it_is(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    store, place = opened(config, copied(fresh, tmp_path))
+    known = [*rivals(SIZE).values(), *(OFF[name] for name in FREE)]
+    store.append(make_record(recipe, accuracy=0.0, latency=9.0, size=9.0) for recipe in known)  # all dominated
+    seen: list[str] = []
+    with Apart(place.target) as apart:
+        found = measure_contributions(
+            config, store, place, timed_by(apart, place), train=False, on_row=lambda name, record: seen.append(name)
+        )
+    assert {name.removeprefix("recommended without ") for name in seen} == TRAINED
+    assert by_name(found)["quantization"].values.latency_ratio == 9.0
+
+
+def test_a_smaller_model_is_a_rival_by_its_own_weights(
+    trained: tuple[Path, Contributions, int], tmp_path: Path
+) -> None:
+    folder, small = copied(trained[0], tmp_path), tmp_path / "smaller.pt"
+    torch.save({"model": tiny_model(width=0.0625, architecture=SHORT)}, small)
+    found = measure_study(folder, ["fastest"], train=False, smaller=small, on_row=lambda name, record: None)
+    row = found.rivals[-1]
+    assert row.name.startswith("stock-smaller-") and row.values is not None and row.values.size_ratio < 0.6
+    kept = Contributions.model_validate_json((folder / FILE).read_text())
+    assert kept.rivals[-1] == row
+    report = (folder / "report.md").read_text()
+    assert "## What each part brings" in report and f"| {row.name} |" in report and "| pruning |" in report
+
+
+def test_the_command_prints_the_tables_of_the_picks_that_were_asked_for(
+    trained: tuple[Path, Contributions, int], tmp_path: Path
+) -> None:
+    folder = copied(trained[0], tmp_path)
+    done = CliRunner().invoke(app, ["contributions", str(folder), "--pick", "knee", "--json"])
+    printed = json.loads(done.stdout)
+    assert "measured" not in printed
+    assert [pick["record_id"] for pick in printed["picks"]] == [PICK.id]
+    assert Contributions.model_validate({**printed, "measured": trained[1].measured}) == trained[1]
+
+
+def test_what_does_not_fit_is_refused(trained: tuple[Path, Contributions, int], tmp_path: Path) -> None:
+    other = tiny_model(architecture={**SHORT, "nc": 1})
+    other.names = {0: "cat"}
+    torch.save({"model": other}, tmp_path / "cats.pt")
+    with pytest.raises(UserError, match="knows 1 classes"):
+        measure_study(trained[0], ["fastest"], train=False, smaller=tmp_path / "cats.pt", on_row=lambda *row: None)
+    with pytest.raises(UserError, match="--pick best: allowed are recommended, knee"):
+        measure_study(trained[0], ["best"], train=False, on_row=lambda *row: None)
