@@ -142,9 +142,18 @@ def unlabeled(images: Sequence[Path], view: Path, folder: Path) -> Path:
 
 def validator() -> type:
     """Ultralytics' validator: the shorter side resized, the centre cropped, classes matched by name."""
+    from ultralytics.data import build_dataloader
     from ultralytics.models.yolo.classify import ClassificationValidator
 
-    return ClassificationValidator
+    class OrderedValidator(ClassificationValidator):
+        """Ultralytics shuffles; what two models say is compared image by image."""
+
+        def get_dataloader(self, dataset_path: Path | str, batch_size: int) -> Any:
+            """The images in the order of their files."""
+            found: Any = super().get_dataloader(dataset_path, batch_size).dataset
+            return build_dataloader(found, batch_size, self.args.workers, shuffle=False, device=self.device)
+
+    return OrderedValidator
 
 
 def accuracy(validator: Any, split: str) -> ClassificationAccuracy:
