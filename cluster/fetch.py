@@ -21,10 +21,10 @@ from cluster.errors import UserError
 from cluster.jobs import Jobs
 from cluster.on_head import REQUEST
 from cluster.package import Source, code_files, write_package
-from cluster.wire import Entry, Piece, pieces, read_index, read_pieces, sha256
+from cluster.wire import PIECE, Entry, Piece, pieces, read_index, read_pieces, sha256
 
 NOTE = "fetched.json"  # in a fetched folder: from where
-BATCH = 32  # pieces of a megabyte for each job
+BATCH = 32 * PIECE  # bytes for each job
 PATIENCE = 600.0  # seconds; the head may be busy
 
 
@@ -41,8 +41,8 @@ def fetch(jobs: Jobs, folder: str, out: Path, progress: Callable[[str], object] 
     """Makes ``out`` what the study folder ``folder`` on the cluster's head is.
 
     Raises:
-        UserError: there is no such study, ``out`` is something else, or a file did not arrive whole; ``out`` is left as it
-            was.
+        UserError: there is no such study, ``out`` is something else, or a file did not arrive whole; ``out`` is as
+            it was.
     """
     note = {"address": jobs.cluster.address, "folder": folder}
     _check_place(out, note)
@@ -99,8 +99,15 @@ def _run(jobs: Jobs, command: str, files: dict[str, Source]) -> str:
 
 
 def _batches(wanted: list[Piece]) -> Iterator[list[Piece]]:
-    for start in range(0, len(wanted), BATCH):
-        yield wanted[start : start + BATCH]
+    """Pieces of ``BATCH`` bytes or a little more."""
+    batch: list[Piece] = []
+    for piece in wanted:
+        batch.append(piece)
+        if sum(piece.length for piece in batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _write(partial: Path, batch: list[Piece], contents: list[bytes]) -> None:

@@ -59,8 +59,8 @@ class Jobs:
             ) from error
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+        for module in ("dashboard_sdk", "job.sdk"):  # which set their own level
+            logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
         self.cluster = cluster
         for name in ADDRESS_VARIABLES:  # Ray would let them win over the address that it is given
             os.environ.pop(name, None)
@@ -108,7 +108,7 @@ class Jobs:
         return state
 
     async def _tail(self, job: str, write: Callable[[str], object], seen: int) -> int:
-        """Follows the log, which comes from its start, beyond its first ``seen`` characters; returns how many it had."""
+        """Follows the log, sent from its start, beyond its first ``seen`` characters; returns how many it had."""
         at = 0
         try:
             async for text in self._client.tail_job_logs(job):
