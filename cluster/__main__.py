@@ -96,7 +96,7 @@ def status(job: JobId, address: Address = None, token_file: TokenFile = None, as
         typer.echo(json.dumps(asdict(found)))
     else:
         typer.echo(_row(found))
-        typer.echo(" ".join(found.message.split()))
+        typer.echo("\n".join(found.message.strip().splitlines()[-1:]))  # of a failed job, the end of its log
 
 
 @app.command(epilog="Example: python -m cluster logs my-model-1f3a5b7c --follow")

@@ -106,7 +106,10 @@ def head() -> Iterator[Head]:
 def cluster(head: Head, *arguments: object, token: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cluster", *map(str, arguments)]
     command += ["--address", head.address, "--token-file", str(token or head.token_file)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    environment = {**os.environ, "RAY_ADDRESS": "http://127.0.0.1:1"}  # Ray's client would take it before ours
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )  # fmt: skip
 
 
 def out_of(done: subprocess.CompletedProcess[str]) -> str:
