@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-import tempfile
 import time
-import uuid
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -56,36 +53,19 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Starts a study as a job, or goes on with it if it began there before, and prints the job's id."""
-    from cluster.dependencies import pinned
     from cluster.inputs import read_inputs
-    from cluster.jobs import FOLDER, STUDY
-    from cluster.package import ROOT as REPOSITORY
-    from cluster.package import bytes_text, code_files, write_package
+    from cluster.package import bytes_text
+    from cluster.submit import submit_study
 
     if with_data and data is not None:
         raise UserError("--with-data ships the data set, --data names one on the cluster: give one of them")
     inputs = read_inputs(study, with_data=with_data, data=data)
-    jobs = _connect(address, token_file)
-    folder = _folder(root, inputs.name)
-    if runs := [job.id for job in jobs.list() if job.folder == folder and not job.over]:
-        raise UserError(f"{inputs.name} runs already, as job {runs[0]}; follow it with `logs`, or end it with `stop`")
-    job = f"{inputs.name}-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory() as place:
-        package = Path(place) / "package.zip"
-        write_package({**code_files(), **inputs.packed()}, package)
-        size = package.stat().st_size
-        jobs.submit(
-            package,
-            f"python -m cluster.on_head study {shlex.quote(root)}",
-            job=job,
-            metadata={STUDY: inputs.name, FOLDER: folder},
-            pip=pinned(REPOSITORY) if install else None,
-        )
+    done = submit_study(_connect(address, token_file), inputs, root=root, install=install)
     if as_json:
-        typer.echo(json.dumps({"job": job, "study": inputs.name, "folder": folder, "bytes": size}))
+        typer.echo(json.dumps(asdict(done)))
         return
-    typer.echo(job)
-    typer.echo(f"{bytes_text(size)} shipped; next: python -m cluster logs {job} --follow", err=True)
+    typer.echo(done.job)
+    typer.echo(f"{bytes_text(done.bytes)} shipped; next: python -m cluster logs {done.job} --follow", err=True)
 
 
 @app.command(epilog="Example: python -m cluster status my-model-1f3a5b7c --json")
@@ -150,11 +130,12 @@ def fetch(
     """Brings a study folder home, whole or not at all; also while the study runs."""
     from cluster.fetch import fetch as bring
     from cluster.package import bytes_text
+    from cluster.submit import folder_of
 
     jobs = _connect(address, token_file)
     known = next((found for found in jobs.list() if job in (found.id, found.study)), None)
     if known is None or known.study is None or known.folder is None:
-        name, folder = job, _folder(root, job)  # from before the cluster was started anew
+        name, folder = job, folder_of(job, root)  # from before the cluster was started anew
     else:
         name, folder = known.study, known.folder
     place = out or Path("results") / name
@@ -173,10 +154,6 @@ def _connect(address: str | None, token_file: Path | None) -> Jobs:
     from cluster.jobs import Jobs
 
     return Jobs(find_cluster(address, token_file))
-
-
-def _folder(root: str, name: str) -> str:
-    return f"{root.rstrip('/')}/studies/{name}"
 
 
 def _row(job: Job) -> str:

@@ -21,7 +21,7 @@ from cluster.errors import UserError
 from cluster.jobs import Jobs
 from cluster.on_head import REQUEST
 from cluster.package import Source, code_files, write_package
-from cluster.wire import PIECE, Entry, Piece, pieces, read_index, read_pieces, sha256
+from cluster.wire import PIECE, Entry, Piece, is_whole, pieces, read_index, read_pieces
 
 NOTE = "fetched.json"  # in a fetched folder: from where
 BATCH = 32 * PIECE  # bytes for each job
@@ -49,12 +49,12 @@ def fetch(jobs: Jobs, folder: str, out: Path, progress: Callable[[str], object] 
     entries = read_index(_run(jobs, f"index {shlex.quote(folder)}", {}))
     partial = out.with_name(f".{out.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    wanted = [entry for entry in entries if not _is_whole(partial, entry)]
+    wanted = [entry for entry in entries if not is_whole(partial, entry)]
     for entry in wanted if out.is_dir() else []:
-        if _is_whole(out, entry):
+        if is_whole(out, entry):
             (partial / entry.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(out / entry.path, partial / entry.path)
-    wanted = [entry for entry in wanted if not _is_whole(partial, entry)]
+    wanted = [entry for entry in wanted if not is_whole(partial, entry)]
     total, come = sum(entry.size for entry in wanted), 0
     for batch in _batches(pieces(wanted)):
         request = json.dumps({"folder": folder, "pieces": [asdict(piece) for piece in batch]}).encode()
@@ -119,17 +119,12 @@ def _write(partial: Path, batch: list[Piece], contents: list[bytes]) -> None:
             handle.write(content)
 
 
-def _is_whole(folder: Path, entry: Entry) -> bool:
-    file = folder / entry.path
-    return file.is_file() and file.stat().st_size == entry.size and sha256(file.read_bytes()) == entry.sha256
-
-
 def _check_whole(partial: Path, wanted: list[Entry]) -> None:
     for entry in wanted:
         if entry.size == 0:
             (partial / entry.path).parent.mkdir(parents=True, exist_ok=True)
             (partial / entry.path).touch()
-        if not _is_whole(partial, entry):
+        if not is_whole(partial, entry):
             (partial / entry.path).unlink()
             raise UserError(f"{entry.path} changed while it was fetched; fetch again, what is whole is kept")
 

@@ -63,13 +63,15 @@ def _is_result(file: Path, folder: Path) -> bool:
 
 
 def _entry(file: Path, folder: Path) -> Entry:
-    content = file.read_bytes()
-    return Entry(path=file.relative_to(folder).as_posix(), size=len(content), sha256=sha256(content))
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        return Entry(path=file.relative_to(folder).as_posix(), size=handle.tell(), sha256=digest)
 
 
-def sha256(content: bytes) -> str:
-    """In hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+def is_whole(folder: Path, entry: Entry) -> bool:
+    """Whether ``folder`` has the file, as it was when the index was made."""
+    file = folder / entry.path
+    return file.is_file() and file.stat().st_size == entry.size and _entry(file, folder) == entry
 
 
 def pieces(entries: Iterable[Entry], length: int = PIECE) -> list[Piece]:

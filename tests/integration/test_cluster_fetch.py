@@ -71,10 +71,12 @@ def test_a_fetch_that_is_cut_off_changes_nothing_and_goes_on(head: Dashboard, th
     for name in ("artifacts/1/model.onnx", "artifacts/2/model.onnx"):
         (there / name).parent.mkdir()
         (there / name).write_bytes(os.urandom(2 * 2**20))
+    (there / "artifacts" / "0").write_bytes(b"comes with the first batch")
     head.logs_of = lambda number, log: log if number < done + 2 else log[: len(log) // 2]  # the index, the first batch
     with pytest.raises(UserError, match="fetch again, what is whole is kept"):
         fetch(jobs(head), str(there), out)
     assert files_below(out) == before
+    (there / "artifacts" / "0").unlink()
     head.logs_of = lambda number, log: log
     sent = sum(map(len, head.finished))
     fetched = fetch(jobs(head), str(there), out)

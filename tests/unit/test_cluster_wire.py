@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import UserError
-from cluster.wire import INDEX_MARK, PIECE_MARK, index, index_line, piece_lines, pieces, read_index, read_pieces, sha256
+from cluster.wire import INDEX_MARK, PIECE_MARK, index, index_line, piece_lines, pieces, read_index, read_pieces
 
 NAMES = st.sampled_from(["records.jsonl", "study.yaml", "artifacts/ab/model.onnx", "ünï côde/a b.txt", "x"])
 NOISE = ["INFO job_manager.py:581 -- Runtime env is setting up.", "", "yolo-front", "error: not really"]
@@ -32,7 +33,9 @@ def test_every_byte_arrives(contents: dict[str, bytes], length: int) -> None:
         assert piece.offset == len(arrived[piece.path])
         arrived[piece.path] += content
     assert arrived == contents
-    assert {entry.path: entry.sha256 for entry in entries} == {name: sha256(c) for name, c in contents.items()}
+    assert {entry.path: entry.sha256 for entry in entries} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+    }
 
 
 def test_the_index_has_the_results_and_the_records_first(tmp_path: Path) -> None:
