@@ -20,7 +20,7 @@ from pathlib import Path
 from cluster.errors import UserError
 from cluster.jobs import Jobs
 from cluster.on_head import REQUEST
-from cluster.package import Source, code_files, write_package
+from cluster.package import Source, bytes_text, code_files, write_package
 from cluster.wire import PIECE, Entry, Piece, is_whole, pieces, read_index, read_pieces
 
 NOTE = "fetched.json"  # in a fetched folder: from where
@@ -60,7 +60,7 @@ def fetch(jobs: Jobs, folder: str, out: Path, progress: Callable[[str], object] 
         request = json.dumps({"folder": folder, "pieces": [asdict(piece) for piece in batch]}).encode()
         _write(partial, batch, read_pieces(_run(jobs, "send", {REQUEST: request}), batch))
         come += sum(piece.length for piece in batch)
-        progress(f"{come / 1e6:.1f} of {total / 1e6:.1f} MB")
+        progress(f"{bytes_text(come)} of {bytes_text(total)}")
     _check_whole(partial, wanted)
     _take_place(partial, out, entries, note)
     return Fetched(files=len(entries), bytes=sum(entry.size for entry in entries), new_bytes=total)
