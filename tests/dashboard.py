@@ -19,7 +19,7 @@ from typing import Any
 
 
 class Dashboard(ThreadingHTTPServer):
-    """Answers ``/api/version`` with ``status`` and ``body``, and everything else with 401 or 403 as Ray does.
+    """Answers ``/api/version`` with ``status`` and ``body``; without its ``token``, 401 or 403 as Ray does.
 
     ``place`` is where jobs are unpacked; ``logs_of`` may change what a job's log has, given its number from 0.
     """

@@ -153,7 +153,7 @@ def results_in(folder: Path) -> dict[str, str]:
     return {name: sha for name, sha in files_below(folder).items() if not name.startswith(MADE_FOR_ITSELF)}
 
 
-@pytest.mark.timeout(1200)  # a minute or two on a machine with nothing else to do
+@pytest.mark.timeout(1200)  # some 25 commands, each a process, beside other tests
 def test_a_study_runs_as_a_job_and_comes_home(head: Head, tmp_path: Path) -> None:
     study, there, home = write_study(tmp_path, trials=12), head.home / "yolo-front/studies/tiny", tmp_path / "home"
     first = out_of(cluster(head, "submit", study, "--with-data")).strip()
