@@ -1,0 +1,102 @@
+"""What a job does before the study runs: the right paths, run or resume, and no other study in its folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.inputs import read_inputs
+from tests.unit.test_cluster_inputs import unpack, write
+
+ROOT = Path(__file__).resolve().parents[2]
+# In the place of the search, which would take minutes: what it is asked for, and the study folder that it would make.
+SEARCH = """
+import shutil, sys
+from pathlib import Path
+print("search", *sys.argv[1:])
+if sys.argv[1] == "run":
+    folder = Path(sys.argv[4])
+    folder.mkdir(parents=True)
+    shutil.copy(sys.argv[2], folder / "study.yaml")
+"""
+
+
+def job(tmp_path: Path, dependencies: str = "[]", **changes: Any) -> subprocess.CompletedProcess[str]:
+    """A job of a study with a model of its own, on a head whose home folder is ``tmp_path/home``."""
+    (tmp_path / "model.pt").write_text(changes.pop("weights", "weights"))
+    package = tmp_path / "package"
+    shutil.rmtree(package, ignore_errors=True)
+    shutil.copytree(ROOT / "cluster", package / "cluster")
+    (package / "search").mkdir()
+    (package / "search" / "__main__.py").write_text(SEARCH)
+    (package / "pyproject.toml").write_text(f"[project]\ndependencies = {dependencies}\n")
+    unpack(read_inputs(write(tmp_path / "study.yaml", model=str(tmp_path / "model.pt"), **changes)).packed(), package)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "cluster.on_head", "study", "~/root"]
+    home = {"HOME": str(tmp_path / "home")}
+    return subprocess.run(
+        command, cwd=package, env={**environment, **home}, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def yaml_of(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text())
+
+
+def test_a_study_starts_and_then_goes_on(tmp_path: Path) -> None:
+    root = tmp_path / "home" / "root"
+    folder, inputs = root / "studies" / "cats", root / "inputs" / "cats"
+    started = job(tmp_path, data="~/cats/data.yaml", budget={"trials": 8})
+    assert started.stdout == f"starting cats in {folder}\nsearch run {inputs}/study.yaml --out {folder}\n", started
+    study = yaml_of(folder / "study.yaml")
+    assert study["model"] == f"{inputs}/model/model.pt" and Path(study["model"]).read_text() == "weights"
+    assert study["data"] == f"{tmp_path}/home/cats/data.yaml"
+    more = {"trials": 20}
+    resumed = job(tmp_path, data="~/cats/data.yaml", budget=more, resources={"concurrent": 2})
+    assert resumed.stdout == f"going on with cats in {folder}\nsearch resume {folder}\n", resumed
+    assert yaml_of(folder / "study.yaml") == {**study, "budget": more, "resources": {"concurrent": 2}}
+    assert Path(study["model"]).read_text() == "weights"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"weights": "others"}, "model/model.pt"),
+        ({"seed": 1, "data": "/there/other.yaml"}, "data, seed"),
+        ({"space": "detect-full"}, "space"),
+    ],
+)
+def test_another_study_does_not_go_on_in_its_folder(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    assert job(tmp_path).returncode == 0
+    root = tmp_path / "home" / "root"
+    before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    refused = job(tmp_path, **changes)
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert refused.stderr.startswith(f"error: {root}/studies/cats began as another study: it differs in {named};")
+    assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
+
+
+def test_a_folder_that_is_not_ours_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "root" / "studies" / "cats"
+    folder.mkdir(parents=True)
+    write(folder / "study.yaml")
+    assert "holds a study that was not submitted" in job(tmp_path).stderr
+
+
+def test_a_study_that_never_began_can_be_corrected(tmp_path: Path) -> None:
+    assert job(tmp_path).returncode == 0
+    shutil.rmtree(tmp_path / "home" / "root" / "studies")
+    assert "starting cats" in job(tmp_path, weights="others", seed=1).stdout
+
+
+def test_what_the_image_lacks_is_named(tmp_path: Path) -> None:
+    refused = job(tmp_path, dependencies='["typer>=0.1", "no-such-package>=1"]')
+    assert refused.stderr.startswith("error: the cluster's image lacks no-such-package>=1; submit with --install")
+    assert not (tmp_path / "home").exists()
