@@ -136,7 +136,7 @@ def measure_end_to_end(
                 counts.append([found[0][1], found[1][1]])
         except ImportError as error:
             raise MeasurementError(f"a classifier's pictures need Pillow: {error}") from error
-    return _summary(
+    return summarise(
         pair[0].task, np.array(times), np.array(counts), len(images), "wall" if runtime.threads > 1 else clock.name
     )
 
@@ -154,8 +154,11 @@ def _timed(chain: Chain, image: NDArray[np.uint8], clock: Clock) -> tuple[list[t
     return [(float(wall), float(cpu)) for wall, cpu in steps], len(answer)
 
 
-def _summary(task: Task, times: Floats, counts: NDArray[Any], images: int, clock: ClockName) -> EndToEnd:
-    """``times`` has the shape (pairs, 2 models, 3 parts, 2 clocks)."""
+def summarise(task: Task, times: Floats, counts: NDArray[Any], images: int, clock: ClockName) -> EndToEnd:
+    """What is told of the times in ms, of the shape (pairs, 2 models, 3 parts, 2 clocks), the wall's first.
+
+    ``counts`` (pairs, 2) are the answers to each picture; there are ``PAIRS`` pairs to a session.
+    """
     wall = times[:, 0, :, 0]
     whole = times[..., 0 if clock == "wall" else 1].sum(axis=2)
 
@@ -169,7 +172,7 @@ def _summary(task: Task, times: Floats, counts: NDArray[Any], images: int, clock
         before=spread(wall[:, 0]),
         model=spread(wall[:, 1]),
         after=spread(wall[:, 2]),
-        ratio=paired_ratio(whole[:, 0], whole[:, 1], np.repeat(np.arange(SESSIONS), PAIRS)),
+        ratio=paired_ratio(whole[:, 0], whole[:, 1], np.arange(len(whole)) // PAIRS),
         clock=clock,
         images=images,
         boxes=boxes,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from search.errors import UserError
 from search.tasks.kind import IMAGE_SUFFIXES
@@ -44,5 +44,5 @@ def _read(file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as image:
             return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ImportError) as error:  # Ultralytics, where it is imported, has Pillow ask for a package
         raise UserError(f"--images: {file} cannot be read: {error}") from error

@@ -141,11 +141,12 @@ def _why_no_batch(singles: tuple[Path, Path], batched: tuple[Path, Path] | str, 
 
 def profile_from(content: dict[str, Any]) -> Profile:
     """A profile from ``asdict``, by way of JSON."""
-    parts: dict[str, Any] = {"memory": tuple(content["memory"])}
+    fields: dict[str, Any] = {**content, "memory": tuple(content["memory"])}
     for name in ("throughput", "throughput_batch", "throughput_streams"):
-        parts[name] = Throughput(**content[name]) if content[name] else None
-    end = content["end_to_end"]
-    return Profile(**content | parts | {"end_to_end": EndToEnd(**end) if end else None})
+        fields[name] = Throughput(**content[name]) if content[name] else None
+    if end := content["end_to_end"]:
+        fields["end_to_end"] = EndToEnd(**end)
+    return Profile(**fields)
 
 
 def _flat(name: str, found: Throughput | None) -> dict[str, Any]:

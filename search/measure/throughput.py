@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.errors import MeasurementError
 from search.measure.pairs import Clock, ProcessClock, Run
 from search.measure.ratio import paired_ratio
 from search.runtimes.session import Runtime, Session, checked, made_up
@@ -97,7 +97,7 @@ def take_turns(openers: tuple[Opener, Opener], *, batch: int, threads: int, cloc
 
 
 def take_turn(runs: Sequence[Run], *, batch: int, seconds: float, clock: Clock) -> Turn:
-    """Runs every stream again and again for so long, all at once; one stream runs on this thread.
+    """Runs every stream again and again for so long, all at once, each on a thread of its own.
 
     A stream counts the runs that it finished, over the time that it took for these: the last one may end after the
     others'. So the rates of the streams add up.
@@ -105,32 +105,22 @@ def take_turn(runs: Sequence[Run], *, batch: int, seconds: float, clock: Clock) 
     for run in runs:
         for _ in range(WARM_UP):
             run()
-    rates, spent = [0.0] * len(runs), [0.0] * len(runs)
-    failures: list[BaseException] = []
     gate = threading.Barrier(len(runs))
 
-    def stream(number: int) -> None:
-        try:
-            gate.wait()
-            start, done = clock.wall(), 0
-            while done == 0 or clock.wall() - start < seconds * 1e9:
-                runs[number]()
-                done += 1
-            spent[number] = (clock.wall() - start) / 1e9
-            rates[number] = done * batch / spent[number]
-        except MeasurementError as error:
-            failures.append(error)
+    def stream(run: Run) -> tuple[float, float]:
+        gate.wait()
+        start, done = clock.wall(), 0
+        while done == 0 or clock.wall() - start < seconds * 1e9:
+            run()
+            done += 1
+        spent = (clock.wall() - start) / 1e9
+        return done * batch / spent, spent
 
     computed = clock.cpu()
-    others = [threading.Thread(target=stream, args=(number,)) for number in range(1, len(runs))]
-    for thread in others:
-        thread.start()
-    stream(0)
-    for thread in others:
-        thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        found = list(pool.map(stream, runs))
     computed = (clock.cpu() - computed) / 1e9
+    rates, spent = zip(*found, strict=True)
     return Turn(rate=sum(rates), waiting=max(0.0, 1 - computed / sum(spent)))
 
 
@@ -151,9 +141,7 @@ def check_batch(single: Session, batched: Session, batch: int, path: Path, seed:
         room = SAME * usual + 1e-6 * _row_means(apart)
         if not np.all(away <= room):
             worst = float((away / np.maximum(usual, 1e-30)).max())
-            return (
-                f"at once they are answered otherwise than one by one, by {worst:.1%} of what tells two of them apart"
-            )
+            return f"answers at once are not those to each alone: {worst:.1%} off of what tells two pictures apart"
     return ""
 
 

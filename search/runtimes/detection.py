@@ -61,7 +61,7 @@ def resize(image: Picture, height: int, width: int) -> NDArray[np.uint8]:
     result = np.empty((height, 3, width), dtype=np.uint8)
     for start in range(0, height, ROWS):
         some = slice(start, start + ROWS)
-        total: NDArray[np.int32] | int = 2
+        total = np.full((len(rows.places[0, some]), 3 * width), 2, dtype=np.int32)
         for row, weight in zip(rows.places, rows.shares, strict=True):
             taken = lines.take(row[some], axis=0)
             left, right = (taken.take(place, axis=1).astype(np.int32) for place in places)
@@ -71,8 +71,7 @@ def resize(image: Picture, height: int, width: int) -> NDArray[np.uint8]:
             left >>= 4
             left *= weight[some, None]
             left >>= 16
-            left += total
-            total = left
+            total += left
         result[some] = (total >> 2).reshape(-1, 3, width)
     return result.transpose(1, 0, 2)
 
@@ -121,7 +120,8 @@ def find_boxes(output: NDArray[Any], *, confidence: float = CONFIDENCE, iou: flo
     found = np.empty((len(places), 6), dtype=np.float32)
     found[:, :2], found[:, 2:4] = (chosen[:2] - half).T, (chosen[:2] + half).T
     found[:, 4], found[:, 5] = scores[places], chosen[4:].argmax(axis=0)
-    return found[suppress(found[:, :4] + found[:, 5:] * np.float32(APART), iou, most)]
+    offsets = np.multiply(found[:, 5:], APART, dtype=np.float32)
+    return found[suppress(np.add(found[:, :4], offsets, dtype=np.float32), iou, most)]
 
 
 def suppress(boxes: Floats, iou: float, most: int) -> NDArray[np.int64]:
