@@ -20,7 +20,7 @@ from search.errors import MeasurementError
 from search.measure.pairs import Clock, ClockName, ProcessClock, ThreadClock
 from search.measure.ratio import Floats, paired_ratio
 from search.runtimes import classification, detection
-from search.runtimes.session import Runtime, Session, made_up
+from search.runtimes.session import Runtime, Session, checked, made_up
 from search.runtimes.table import open_session
 
 SESSIONS, PAIRS, WARM_UP = 5, 10, 3
@@ -74,13 +74,15 @@ def open_chain(path: Path, runtime: Runtime, seed: int = 0) -> Chain:
     shape = session.inputs[0].shape
     if len(session.inputs) != 1 or len(shape) != 4 or session.inputs[0].dtype.kind != "f" or 3 not in shape[1::2]:
         raise MeasurementError(f"{path} takes no colour picture, (1, 3, H, W) or (1, H, W, 3) in [0, 1]")
-    outputs = session.run(made_up(session, path, seed))
-    rank = outputs[0].ndim if len(outputs) == 1 else 0
-    if rank not in (2, 3):
-        shapes = ", ".join(str(output.shape) for output in outputs)
-        raise MeasurementError(f"{path} gives {shapes}: neither one array of boxes nor one of classes")
-    task: Task = "detect" if rank == 3 else "classify"
-    return Chain(task=task, before=_before(task, session), session=session, after=_detect if rank == 3 else _classify)
+    shapes = [output.shape for output in checked(lambda: session.run(made_up(session, path, seed)), path)()]
+    match shapes:
+        case [(1, _)]:
+            return Chain(task="classify", before=_before("classify", session), session=session, after=_classify)
+        case [(1, rows, last)] if rows > 4 or last == 6:
+            return Chain(task="detect", before=_before("detect", session), session=session, after=_detect)
+        case _:
+            found = ", ".join(map(str, shapes))
+            raise MeasurementError(f"{path} gives {found}: neither (1, 4 + classes, places) nor (1, classes)")
 
 
 def _before(task: Task, session: Session) -> Before:

@@ -61,7 +61,7 @@ class Profile:
     def doubts(self) -> tuple[str, ...]:
         """Why throughputs should be taken again."""
         all_of = {
-            "batch1": self.throughput,
+            "batch of 1": self.throughput,
             f"batch of {self.batch}": self.throughput_batch,
             f"{self.streams} streams": self.throughput_streams,
         }
