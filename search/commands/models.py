@@ -56,13 +56,22 @@ def measure(
     runs: Annotated[int, typer.Option(min=10, help="Timed pairs, at most.")] = 300,
     precision: Annotated[float, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.")] = 0.01,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to spend.")] = 60.0,
+    profile: Annotated[bool, typer.Option("--profile", help="Memory, throughput and end to end, too.")] = False,
+    batch: Annotated[int, typer.Option(min=2, help="--profile: pictures in one run.")] = 8,
+    streams: Annotated[
+        int | None, typer.Option(min=1, help="--profile: sessions at once [default: as fill the cores].")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="--profile: a folder of images for end to end [default: one made up].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measures a model file: latency beside another file, size, and accuracy if given data."""
-    from search.measure.file import measure_file
+    from search.measure.file import Wish, measure_file
 
     own = load_target(target, threads=threads, runs=runs, precision=precision, seconds=seconds)
-    result = measure_file(model, target=own, against=against, data=data, split=split)
+    wish = Wish(batch=batch, streams=streams, images=images) if profile else None
+    result = measure_file(model, target=own, against=against, data=data, split=split, profile=wish)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

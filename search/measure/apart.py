@@ -12,19 +12,27 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search.errors import MeasurementError
+from search.measure.batched import rewritten
 from search.measure.host import host_info
-from search.measure.latency import Latency
+from search.measure.latency import Latency, usable_cores
 from search.measure.pairs import Effort
+from search.measure.profile import Profile, profile_from
 from search.measure.quiet import measuring
 from search.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISY = "a training did not pause for it"
+PROFILING = 1200.0  # seconds; a profile of a usual model takes about one minute
 GRACE = 120.0  # seconds beyond an effort's own: loading two models, warming up, and a second attempt's overhead
 
 
@@ -67,10 +75,40 @@ class Apart:
         seconds = 2 * effort.seconds + GRACE if timeout is None else timeout
         with measuring(quiet=target.pauses_training) as still:
             answer = self._ask(request, candidate, seconds)
-        if "error" in answer:
-            raise MeasurementError(answer["error"])
         latency = Latency(**answer["latency"] | {"host": host_info().id})
         return latency if still or not target.pauses_training else replace(latency, doubts=(*latency.doubts, NOISY))
+
+    def profile(
+        self,
+        candidate: Path,
+        *,
+        baseline: Path,
+        images: Sequence[NDArray[np.uint8]],
+        batch: int,
+        streams: int | None = None,
+    ) -> Profile:
+        """What ``profile_model`` gives on the target, from the child, while trainings on this machine pause.
+
+        Without ``streams`` there are as many as fill the cores.
+
+        Raises:
+            MeasurementError: as ``profile_model`` does, and when the child hangs or dies.
+        """
+        target = self._target
+        with tempfile.TemporaryDirectory(prefix="yolo-front-profile-") as folder, measuring(quiet=True):
+            np.savez(Path(folder) / "images.npz", *images)
+            request = {
+                "kind": "profile",
+                "candidate": str(candidate),
+                "baseline": str(baseline),
+                "runtime": asdict(target.as_runtime),
+                "batch": batch,
+                "batched": rewritten((candidate, baseline), Path(folder), batch, target.format),
+                "streams": streams or max(1, len(target.cores or usable_cores()) // target.threads),
+                "images": str(Path(folder) / "images.npz"),
+                "cores": target.cores,
+            }
+            return profile_from(self._ask(request, candidate, PROFILING)["profile"])
 
     def close(self) -> None:
         """Ends the child, if there is one."""
@@ -108,7 +146,10 @@ class Apart:
             code = child.wait()
             self.close()
             raise MeasurementError(f"{candidate} crashed its runtime ({_why(code)}); try another precision or opset")
-        return json.loads(line)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise MeasurementError(answer["error"])
+        return answer
 
 
 def _read_line(child: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -14,9 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search.errors import MeasurementError
 from search.measure.latency import measure_latency
 from search.measure.pairs import Effort
+from search.measure.profile import profile_model
 from search.runtimes.session import Runtime
 
 
@@ -38,10 +41,15 @@ def _leave_with(parent: int) -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    paths = {name: Path(request.pop(name)) for name in ("candidate", "baseline")}
-    effort, runtime = Effort(**request.pop("effort")), Runtime(**request.pop("runtime"))
+    request |= {name: Path(request[name]) for name in ("candidate", "baseline")}
+    request["runtime"] = Runtime(**request["runtime"])
     try:
-        return {"latency": asdict(measure_latency(**paths, runtime=runtime, effort=effort, **request))}
+        if request.pop("kind", "latency") == "profile":
+            with np.load(request["images"]) as images:
+                request["images"] = list(images.values())
+            return {"profile": asdict(profile_model(**request))}
+        request["effort"] = Effort(**request["effort"])
+        return {"latency": asdict(measure_latency(**request))}
     except MeasurementError as error:
         return {"error": str(error)}
 

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search.errors import UserError
 from search.measure.apart import Apart
 from search.measure.parcel import pack
+from search.measure.pictures import pictures
 from search.runtimes.table import open_session
 from search.target import Target
 from search.tasks.accuracy import further_metrics
 
 
-def measure_file(model: Path, *, target: Target, against: Path | None, data: Path | None, split: str) -> dict[str, Any]:
-    """The measurements of ``model`` as one flat object; accuracy is None without ``data``.
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What to profile beside latency: pictures in one run, sessions at once (None: as fill the cores), pictures."""
+
+    batch: int = 8
+    streams: int | None = None
+    images: Path | None = None
+
+
+def measure_file(
+    model: Path, *, target: Target, against: Path | None, data: Path | None, split: str, profile: Wish | None = None
+) -> dict[str, Any]:
+    """The measurements of ``model`` as one flat object; no accuracy without ``data``, no profile without ``profile``.
 
     Raises:
         UserError: a file is missing or refused, or the data has no such split.
     """
     baseline = against or model
+    images = pictures(profile.images) if profile else []
     with Apart(target) as apart:
         latency = apart.measure(model, baseline=baseline)
+        more = (
+            apart.profile(model, baseline=baseline, images=images, batch=profile.batch, streams=profile.streams)
+            if profile
+            else None
+        )
     size, reference = pack(model).size, pack(baseline).size
     result: dict[str, Any] = {
         "model": str(model),
@@ -42,12 +61,12 @@ def measure_file(model: Path, *, target: Target, against: Path | None, data: Pat
         "warmup": latency.warmup,
         "clock": latency.clock,
         "waiting": latency.waiting,
-        "doubts": list(latency.doubts),
+        "doubts": [*latency.doubts, *(more.doubts if more else ())],
         "target": target.name,
         "runtime": latency.runtime,
         "host": latency.host,
     }
-    return result | (_accuracy(model, data, split, target) if data else {})
+    return result | (more.flat() if more else {}) | (_accuracy(model, data, split, target) if data else {})
 
 
 def _accuracy(model: Path, data: Path, split: str, target: Target) -> dict[str, Any]:

@@ -112,14 +112,14 @@ def measure_latency(
             f"{threads} threads cannot run at once on cores {sorted(set(cores))}; give at least as many cores"
         )
     # Threads inherit the placement of the thread that makes them, so the sessions are made inside.
-    with _pinned(_last_cores(threads) if cores is None else cores) as pinned:
+    with pinned(last_cores(threads) if cores is None else cores) as taken:
         ours, theirs = _Model(candidate, runtime, seed), _Model(baseline, baseline_runtime or runtime, seed)
         clock = ThreadClock() if ours.on_caller and theirs.on_caller else ProcessClock()
         found: list[Latency] = []
         while len(found) < ATTEMPTS and (not found or found[-1].doubts):
             own_seed = seed + len(found)
             series = time_pairs((ours.open, theirs.open), effort, threads=threads, seed=own_seed, clock=clock)
-            found.append(_latency(series, runtime, pinned))
+            found.append(_latency(series, runtime, taken))
     return min(found, key=lambda latency: len(latency.doubts))
 
 
@@ -160,14 +160,23 @@ def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None) ->
     )
 
 
-def _last_cores(count: int) -> tuple[int, ...]:
+def last_cores(count: int) -> tuple[int, ...]:
     """The last cores that this process may use: interrupts and other programs tend to the first. Empty if too few."""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    usable = usable_cores() if hasattr(os, "sched_getaffinity") else ()
     return tuple(usable[-count:]) if len(usable) >= count else ()
 
 
+def usable_cores() -> tuple[int, ...]:
+    """The logical cores that this process may use; all of the machine where the system does not tell."""
+    return (
+        tuple(sorted(os.sched_getaffinity(0)))
+        if hasattr(os, "sched_getaffinity")
+        else tuple(range(os.cpu_count() or 1))
+    )
+
+
 @contextmanager
-def _pinned(cores: Sequence[int] | None) -> Generator[tuple[int, ...] | None, None, None]:
+def pinned(cores: Sequence[int] | None) -> Generator[tuple[int, ...] | None, None, None]:
     """Keeps the calling thread on the given cores; yields them, or None where it is not pinned."""
     if not cores or not hasattr(os, "sched_setaffinity"):
         yield None

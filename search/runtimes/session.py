@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from search.errors import MeasurementError
 
 Arrays = Sequence[NDArray[Any]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +78,10 @@ def _made_up(item: Input, path: Path, seed: int) -> NDArray[Any]:
     return values.astype(item.dtype)
 
 
-def checked(run: Callable[[], object], path: Path) -> Callable[[], object]:
+def checked(run: Callable[[], Result], path: Path) -> Callable[[], Result]:
     """``run``, whose failures name the file; runtimes' exceptions have no common base class."""
 
-    def one() -> object:
+    def one() -> Result:
         try:
             return run()
         except Exception as error:

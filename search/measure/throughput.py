@@ -1,0 +1,150 @@
+"""Pictures a second, of the candidate and the baseline in short turns.
+
+Several streams finish when the slowest does, so the wall clock is all that counts, and the machine has to be quiet;
+``waiting`` says how quiet it was. Turns are short and alternate, so that what slows the machine down for seconds
+slows down both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.measure.pairs import Clock, ProcessClock, Run
+from search.measure.ratio import paired_ratio
+from search.runtimes.session import Runtime, Session, checked, made_up
+from search.runtimes.table import open_session
+
+TURNS = 8  # of each of the two
+SECONDS = 0.25  # of a turn, or one run if that takes longer
+WARM_UP = 2  # runs of each stream before a turn
+SAME = 0.01  # share of the differences between pictures that a batch may be away from single runs
+
+Opener = Callable[[], Sequence[Run]]  # loads a model so many times, and gives what runs each once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What some streams did at once: pictures a second, and the share of their time in which they did not compute."""
+
+    rate: float
+    waiting: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Pictures a second, the median over turns, and their ratio to the baseline's with its 95 % interval.
+
+    More is better: a ratio of 2 is twice as many. ``waiting`` is the share of the streams' time in which none of this
+    process computed for them, the worse of the two: other work held the cores. None with several threads a stream,
+    which wait for one another as well.
+    """
+
+    rate: float
+    against_rate: float
+    ratio: tuple[float, float, float]
+    waiting: float | None
+
+
+def measure_throughput(
+    candidate: Path, baseline: Path, *, runtime: Runtime, streams: int = 1, batch: int = 1, seed: int = 0
+) -> Throughput:
+    """Times both files, ``streams`` sessions of each at once, on inputs of ``batch`` pictures.
+
+    Args:
+        candidate: the file in question, whose input is of ``batch`` pictures.
+        baseline: the file to compare with, alike.
+        runtime: what runs them; each stream has its threads.
+        streams: sessions that run at once, each in a thread of its own.
+        batch: pictures in one run.
+        seed: of the input.
+
+    Raises:
+        MeasurementError: a file is refused by the runtime.
+    """
+
+    def opener(path: Path) -> Opener:
+        def opened() -> list[Run]:
+            sessions = [open_session(path, runtime) for _ in range(streams)]
+            return [checked(session.bind(made_up(session, path, seed)), path) for session in sessions]
+
+        return opened
+
+    return take_turns((opener(candidate), opener(baseline)), batch=batch, threads=runtime.threads, clock=ProcessClock())
+
+
+def take_turns(openers: tuple[Opener, Opener], *, batch: int, threads: int, clock: Clock) -> Throughput:
+    """The two in turn, loaded anew for each turn, the one or the other first."""
+    turns: list[list[Turn]] = [[], []]
+    for number in range(TURNS):
+        for column in (0, 1) if number % 2 == 0 else (1, 0):
+            turns[column].append(take_turn(openers[column](), batch=batch, seconds=SECONDS, clock=clock))
+    ours, theirs = ([turn.rate for turn in own] for own in turns)
+    waits = [float(np.median([turn.waiting for turn in own])) for own in turns]
+    return Throughput(
+        rate=float(np.median(ours)),
+        against_rate=float(np.median(theirs)),
+        ratio=paired_ratio(ours, theirs, range(TURNS)),
+        waiting=max(waits) if threads == 1 else None,
+    )
+
+
+def take_turn(runs: Sequence[Run], *, batch: int, seconds: float, clock: Clock) -> Turn:
+    """Runs every stream again and again for so long, all at once, each on a thread of its own.
+
+    A stream counts the runs that it finished, over the time that it took for these: the last one may end after the
+    others'. So the rates of the streams add up.
+    """
+    for run in runs:
+        for _ in range(WARM_UP):
+            run()
+    gate = threading.Barrier(len(runs))
+
+    def stream(run: Run) -> tuple[float, float]:
+        gate.wait()
+        start, done = clock.wall(), 0
+        while done == 0 or clock.wall() - start < seconds * 1e9:
+            run()
+            done += 1
+        spent = (clock.wall() - start) / 1e9
+        return done * batch / spent, spent
+
+    computed = clock.cpu()
+    with ThreadPoolExecutor(len(runs)) as pool:
+        found = list(pool.map(stream, runs))
+    computed = (clock.cpu() - computed) / 1e9
+    rates, spent = zip(*found, strict=True)
+    return Turn(rate=sum(rates), waiting=max(0.0, 1 - computed / sum(spent)))
+
+
+def check_batch(single: Session, batched: Session, batch: int, path: Path, seed: int = 0) -> str:
+    """Why the answers to ``batch`` different pictures at once are not those to each alone; empty if they are.
+
+    Every row of an output, such as one class's scores, may be away by a hundredth of how much it differs from one
+    picture to the next, on average over the row; so answers that went to another picture are found.
+    """
+    shares = [made_up(single, path, seed + number) for number in range(batch)]
+    together = batched.run([np.concatenate(arrays) for arrays in zip(*shares, strict=True)])
+    alone = [single.run(arrays) for arrays in shares]
+    for index, output in enumerate(together):
+        apart = np.concatenate([outputs[index] for outputs in alone]).astype(np.float64)
+        if output.shape != apart.shape:
+            return f"at once they give {output.shape}, where {apart.shape} was to be"
+        away, usual = _row_means(output - apart), _row_means(np.roll(apart, 1, axis=0) - apart)
+        room = SAME * usual + 1e-6 * _row_means(apart)
+        if not np.all(away <= room):
+            worst = float((away / np.maximum(usual, 1e-30)).max())
+            return f"answers at once are not those to each alone: {worst:.1%} off of what tells two pictures apart"
+    return ""
+
+
+def _row_means(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean distance from 0 of each row, which is the last axis."""
+    return np.abs(values).mean(axis=-1)
