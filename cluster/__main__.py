@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import UserError
+from cluster.render.command import render
 
 if TYPE_CHECKING:
     from cluster.jobs import Job, Jobs
@@ -37,6 +38,8 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit pr
 Root = Annotated[str, typer.Option(help="The folder on the cluster's head that holds all studies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ROOT = "~/yolo-front"
+
+app.command(epilog="Example: python -m cluster render raycluster --spec cluster.yaml --out manifests")(render)
 
 
 @app.command(epilog="Example: python -m cluster submit study.yaml --address http://head:8265 --with-data")

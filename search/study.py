@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search.data import read_data
 from search.engine.rungs import RungSettings
 from search.errors import UserError
+from search.measure.target_checks import check_runs
 from search.record import Objective
 from search.target import Target
 from search.tasks.table import KINDS, check_space
@@ -219,9 +220,10 @@ def parse_study(content: dict[str, Any], *, where: str) -> StudyConfig:
 
 
 def check_files(config: StudyConfig) -> None:
-    """Refuses a study whose space, data or model cannot be used, before any work starts."""
+    """Refuses a study whose space, data, model or targets cannot be used, before any work starts."""
     space = config.load_space()
     check_space(space, KINDS[read_data(config.data).task])
+    check_runs(config.targets, space)
     model = Path(config.model)
     # A bare name such as yolov8n.pt is Ultralytics' to fetch; anything with a folder must be there.
     if not model.is_file() and len(model.parts) > 1:

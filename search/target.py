@@ -26,8 +26,8 @@ class Target(BaseModel):
     """A runtime on a device, and how to measure there.
 
     ``provider`` is a part of the runtime, such as CUDA. ``precisions`` are the kinds of ``quantize`` that it runs, all
-    if empty. ``device`` is what it needs. ``environment`` are packages for which it gets a Python environment of its
-    own, because they do not go together with this project's.
+    if empty; ``weight_only-4`` is one in so many bits. ``device`` is what it needs. ``environment`` are packages for
+    which it gets a Python environment of its own, because they do not go together with this project's.
     A file is timed at most ``runs`` times and for ``seconds``, less if the ratio to the baseline is known to
     ``precision`` (0.01: half the width of its 95 % interval is one percent of it).
     ``cores`` pins the measurement to these cores instead of the last ones. ``opset`` is the version of ONNX's operators
@@ -82,7 +82,7 @@ class Target(BaseModel):
     @property
     def as_runtime(self) -> Runtime:
         """What opens a file on it."""
-        return Runtime(name=self.runtime, provider=self.provider, threads=self.threads)
+        return Runtime(name=self.runtime, provider=self.provider, threads=self.threads, environment=self.environment)
 
     @property
     def slot(self) -> str:
@@ -98,9 +98,9 @@ class Target(BaseModel):
         """How long to time a file, at most ``runs`` times, the target's own if not given."""
         return Effort(runs=runs or self.runs, precision=self.precision, seconds=self.seconds)
 
-    def runs_kind(self, precision: str) -> bool:
-        """Whether it runs files of a kind of ``quantize``."""
-        return not self.precisions or precision in self.precisions
+    def runs_kind(self, precision: str, bits: int | None = None) -> bool:
+        """Whether it runs files of a kind of ``quantize``, in so many bits where the kind has a number of them."""
+        return not self.precisions or precision in self.precisions or f"{precision}-{bits}" in self.precisions
 
 
 def target_names() -> list[str]:

@@ -302,8 +302,9 @@ def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: P
 
 def check_carried(target: Target, leaf: Recipe) -> None:
     """Refuses a leaf in a precision that ``target`` does not run."""
-    if not target.runs_kind(leaf.quantize.kind):
-        raise UserError(f"{target.name} runs {', '.join(target.precisions)}, not {leaf.quantize.kind}")
+    kind, bits = leaf.quantize.kind, getattr(leaf.quantize, "bits", None)
+    if not target.runs_kind(kind, bits):
+        raise UserError(f"{target.name} runs {', '.join(target.precisions)}, not {kind}{f'-{bits}' if bits else ''}")
 
 
 def _reason(error: Exception) -> str:

@@ -17,8 +17,9 @@ def doctor(as_json: Json = False) -> None:
     """Says what this machine can do and what is missing; exits 2 if something required is."""
     from search.measure.host import doctor as examine
     from search.measure.host import host_info
+    from search.measure.target_checks import check_targets
 
-    checks = examine()
+    checks = [*examine(), *check_targets()]
     if as_json:
         typer.echo(json.dumps({"host": asdict(host_info()), "checks": [asdict(check) for check in checks]}, indent=2))
     else:
@@ -29,6 +30,24 @@ def doctor(as_json: Json = False) -> None:
             )
     if any(check.required and not check.ok for check in checks):
         raise typer.Exit(2)
+
+
+@app.command(epilog="Example: python -m search targets --json")
+def targets(as_json: Json = False) -> None:
+    """Lists the targets: what each needs, which precisions it runs, and whether it runs here."""
+    from search.measure.target_checks import list_targets
+
+    found = list_targets()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for target in found:
+        typer.echo(f"{'ok' if target['here'] else 'no':3} {target['name']:21} {target['about']}")
+        typer.echo(f"    runs {', '.join(target['precisions']) or 'every precision'} in {target['format']} files")
+        if target["environment"]:
+            typer.echo(f"    in an environment of its own: {', '.join(target['environment'])}")
+        if not target["here"]:
+            typer.echo(f"    {target['why_not']} — {target['advice']}")
 
 
 @app.command(epilog="Example: python -m search simulate --seeds 20 --workers 8 --plot engines.svg --json")

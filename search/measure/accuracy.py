@@ -14,9 +14,9 @@ from torch import Tensor
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.nn.backends.base import BaseBackend
 
+from search.measure.far import sessions_of
 from search.measure.quiet import working
 from search.runtimes.session import Runtime
-from search.runtimes.table import open_session
 from search.tasks.accuracy import Accuracy
 from search.tasks.table import kind_of_view
 from search.ultra import quiet_ultralytics
@@ -34,10 +34,10 @@ def measure_accuracy(
         data: the ``data.yaml`` of a study's view, which says what the task is.
         split: ``val`` or ``test``.
         image_size: the side of the model's square input, in pixels.
-        runtime: what runs the file.
+        runtime: what runs the file; in a child process, if it has an environment of its own.
 
     Raises:
-        MeasurementError: the runtime cannot open the file.
+        UserError: the runtime cannot open the file, or its environment cannot be made.
     """
     kind = kind_of_view(data)
     with quiet_ultralytics(), tempfile.TemporaryDirectory() as folder, _run_by(runtime):
@@ -64,15 +64,15 @@ def measure_accuracy(
 
 @contextmanager
 def _run_by(runtime: Runtime) -> Generator[None]:
-    """Has Ultralytics run exported files by the session that they are timed with, and not by backends of its own.
+    """Has Ultralytics run exported files by the runtime that they are timed with, and not by backends of its own.
 
     Between two images it lets a measurement that wants quiet go first.
     """
-    with working() as pause:
+    with working() as pause, sessions_of(runtime) as load:
 
         class SessionBackend(BaseBackend):
             def load_model(self, weight: Any) -> None:
-                self.session = open_session(Path(weight), runtime)
+                self.session = load(Path(weight))
                 self.apply_metadata(self.read_metadata(weight))
 
             def forward(self, im: Tensor) -> list[np.ndarray[Any, Any]]:

@@ -35,12 +35,12 @@ class Bench:
     """
 
     def __init__(self, target: Target) -> None:
-        self._apart = Apart(target)
+        self._target, self._apart = target, Apart(target)
         self._folder = tempfile.TemporaryDirectory(prefix="yolo-front-bench-")
 
     def host(self) -> HostInfo:
         """The machine that it measures on."""
-        return host_info()
+        return host_info(self._target.as_runtime)
 
     def measure(self, candidate: Parcel, baseline: Parcel, effort: Effort) -> Latency:
         """The candidate's latency beside the baseline's; see ``measure_latency``."""

@@ -1,6 +1,8 @@
-"""The child process of ``search.measure.apart``: one JSON request a line on its standard input, one answer a line back.
+"""The child process of ``search.measure.worker``: a JSON request a line on standard input, an answer a line back.
 
-It may run in an environment that has little more than numpy and a runtime, so nothing else is imported here.
+A request's ``do`` is ``measure``, two files' latency; ``profile``, more of them; ``open``, which loads a model; or
+``run``, which runs that on the arrays of a folder. It may run in an environment that has little more than numpy and a
+runtime, so nothing else is imported here.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from search.errors import MeasurementError
 from search.measure.latency import measure_latency
 from search.measure.pairs import Effort
 from search.measure.profile import profile_model
-from search.runtimes.session import Runtime
+from search.runtimes.session import Runtime, Session
+from search.runtimes.table import open_session
 
 
 def _serve() -> None:
@@ -28,8 +31,9 @@ def _serve() -> None:
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a runtime prints is no answer
+    requests = _Requests()
     for line in sys.stdin:
-        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+        answers.write(json.dumps(requests.answer(json.loads(line))) + "\n")
         answers.flush()
 
 
@@ -40,18 +44,51 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    request |= {name: Path(request[name]) for name in ("candidate", "baseline")}
-    request["runtime"] = Runtime(**request["runtime"])
-    try:
-        if request.pop("kind", "latency") == "profile":
-            with np.load(request["images"]) as images:
-                request["images"] = list(images.values())
-            return {"profile": asdict(profile_model(**request))}
-        request["effort"] = Effort(**request["effort"])
-        return {"latency": asdict(measure_latency(**request))}
-    except MeasurementError as error:
-        return {"error": str(error)}
+class _Requests:
+    """What can be asked, and the model that is open."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer, or an error that is the user's to mend."""
+        try:
+            return getattr(self, request.pop("do"))(**request)
+        except MeasurementError as error:
+            return {"error": str(error)}
+
+    def measure(
+        self, candidate: str, baseline: str, runtime: dict[str, Any], effort: dict[str, Any], **more: Any
+    ) -> dict[str, Any]:
+        """Two files' latency beside one another."""
+        own = {"runtime": Runtime(**runtime), "effort": Effort(**effort)}
+        return {"latency": asdict(measure_latency(Path(candidate), Path(baseline), **own, **more))}
+
+    def profile(
+        self, candidate: str, baseline: str, runtime: dict[str, Any], images: str, **more: Any
+    ) -> dict[str, Any]:
+        """Two files' memory, throughput, and time from pictures in a file of arrays to answers."""
+        with np.load(images) as found:
+            own = {"runtime": Runtime(**runtime), "images": list(found.values())}
+        return {"profile": asdict(profile_model(candidate=Path(candidate), baseline=Path(baseline), **own, **more))}
+
+    def open(self, path: str, runtime: dict[str, Any]) -> dict[str, Any]:
+        """Loads the model that is run from now on; says what it takes."""
+        self._session = open_session(Path(path), Runtime(**runtime))
+        return {
+            "inputs": [
+                {"name": item.name, "shape": item.shape, "dtype": item.dtype.str} for item in self._session.inputs
+            ]
+        }
+
+    def run(self, folder: str, inputs: int) -> dict[str, Any]:
+        """Runs the model on the files ``input-<i>.npy``, and writes ``output-<i>.npy``."""
+        assert self._session is not None
+        arrays = [np.load(Path(folder, f"input-{index}.npy")) for index in range(inputs)]
+        found = self._session.run(arrays)
+        for index, array in enumerate(found):
+            np.save(Path(folder, f"output-{index}.npy"), array)
+        return {"outputs": len(found)}
 
 
 if __name__ == "__main__":

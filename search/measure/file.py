@@ -9,9 +9,9 @@ from typing import Any
 
 from search.errors import UserError
 from search.measure.apart import Apart
+from search.measure.far import sessions_of
 from search.measure.parcel import pack
 from search.measure.pictures import pictures
-from search.runtimes.table import open_session
 from search.target import Target
 from search.tasks.accuracy import further_metrics
 
@@ -76,7 +76,8 @@ def _accuracy(model: Path, data: Path, split: str, target: Target) -> dict[str, 
     dataset = read_data(data)
     if split not in dataset.images:
         raise UserError(f"--split {split}: {data} has {', '.join(dataset.images)}")
-    [item] = open_session(model, target.as_runtime).inputs
+    with sessions_of(target.as_runtime) as load:
+        [item] = load(model).inputs
     with tempfile.TemporaryDirectory() as folder:
         view = make_view(dataset, Path(folder))
         found = measure_accuracy(model, view, split=split, image_size=item.shape[2], runtime=target.as_runtime)

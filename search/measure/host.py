@@ -20,12 +20,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from search.formats import FORMATS, versions, why_not_here
+from search.runtimes.table import RUNTIMES, runtime_packages
+
+if TYPE_CHECKING:  # it imports numpy
+    from search.runtimes.session import Runtime
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "ultralytics", "ray", "optuna", "torch-pruning")
 PROJECT_FILE = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -50,9 +55,10 @@ class Cpu:
 class HostInfo:
     """A machine, in plain values; compare milliseconds only between measurements with the same ``id``.
 
-    ``id`` is made from what latency depends on: processor, instruction sets, logical cores, GPUs, frequency governor
-    and ONNX Runtime's version. ``usable_cores`` is what this process may run on, ``memory_gib`` what the machine or
-    its container has, whichever is less. A ``governor`` other than "performance" lets the clock frequency wander.
+    ``id`` is made from what latency depends on: processor, instruction sets, logical cores, GPUs with their driver,
+    frequency governor and the version of the runtime that is asked about. ``usable_cores`` is what this process may run
+    on, ``memory_gib`` what the machine or its container has, whichever is less. A ``governor`` other than "performance"
+    lets the clock frequency wander. ``packages`` are those of a search, and every runtime that is installed.
     """
 
     id: str
@@ -85,15 +91,20 @@ class Check:
     advice: str
 
 
-def host_info() -> HostInfo:
-    """Describes this machine; takes milliseconds, or seconds where ``nvidia-smi`` is slow."""
+def host_info(runtime: Runtime | None = None) -> HostInfo:
+    """Describes this machine; takes milliseconds, or seconds where ``nvidia-smi`` is slow.
+
+    Args:
+        runtime: whose latency the ``id`` is about; ONNX Runtime's on the CPU, if not given.
+    """
     cpu = parse_cpuinfo(_read("/proc/cpuinfo") or "")
     name = cpu.name or platform.processor() or platform.machine()
-    packages = {package: version for package in PACKAGES if (version := _version(package)) is not None}
+    reported = dict.fromkeys((*PACKAGES, *runtime_packages()))
+    packages = {package: version for package in reported if (version := _version(package)) is not None}
     cores = os.cpu_count() or 1
-    gpus, _ = _list_gpus()
+    gpus, _ = list_gpus()
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    decisive = [name, cpu.signature, cpu.instruction_sets, cores, gpus, governor, packages.get("onnxruntime")]
+    decisive = [name, cpu.signature, cpu.instruction_sets, cores, gpus, governor, _runtime_version(runtime)]
     return HostInfo(
         id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:10],
         cpu=name,
@@ -205,7 +216,7 @@ def _check_machine() -> list[Check]:
 
 
 def _check_gpu() -> Check:
-    gpus, problem = _list_gpus()
+    gpus, problem = list_gpus()
     advice = "training runs on the CPU; an NVIDIA card with its driver makes it many times faster"
     return _check("gpu", bool(gpus), "; ".join(gpus) or problem, advice, required=False)
 
@@ -234,7 +245,7 @@ def _check_providers() -> Check:
 
 def _check_formats() -> list[Check]:
     """Which formats ``apply --format`` can write here; a search needs only ONNX, whose packages are required above."""
-    gpus, _ = _list_gpus()
+    gpus, _ = list_gpus()
     checks: list[Check] = []
     for name in FORMATS:
         obstacle, found = why_not_here(name, gpu=bool(gpus)), versions(name)
@@ -245,6 +256,15 @@ def _check_formats() -> list[Check]:
     return checks
 
 
+def _runtime_version(runtime: Runtime | None) -> str | None:
+    """The version that latency depends on; with an environment of its own, the requirements that fix it."""
+    if runtime is not None and runtime.environment:
+        return " ".join(runtime.environment)
+    name, provider = (runtime.name, runtime.provider) if runtime is not None else ("onnxruntime", "cpu")
+    found = [_version(package) for package in RUNTIMES[name].providers[provider].packages]
+    return next((version for version in found if version is not None), None)
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -252,7 +272,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _list_gpus() -> tuple[tuple[str, ...], str]:
+def list_gpus() -> tuple[tuple[str, ...], str]:
     """Lists NVIDIA cards as "name, memory, driver", and says why there are none."""
     if shutil.which("nvidia-smi") is None:
         return (), "no NVIDIA driver (nvidia-smi not found)"

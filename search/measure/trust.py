@@ -84,7 +84,7 @@ def measure_trust(
     steady = np.median(quiet, axis=0)
     order: Any = kendalltau(steady, loaded)  # its type has no attributes
     return Trust(
-        host=host_info().id,
+        host=host_info(target.as_runtime).id,
         busy_processes=count,
         files=[file.parent.name for file in files],
         quiet=quiet,

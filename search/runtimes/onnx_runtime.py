@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,10 @@ from numpy.typing import NDArray
 
 from search.errors import MeasurementError
 from search.runtimes.session import Arrays, Input, Runtime, Session
+from search.runtimes.table import RUNTIMES
 
 _ort: Any = onnxruntime  # it has no type stubs
 
-PROVIDERS: dict[str, str] = {
-    "cpu": "CPUExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
 ON_GPU = ("cuda", "tensorrt")
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -38,7 +34,7 @@ class OnnxSession(Session):
     def __init__(self, path: Path, runtime: Runtime) -> None:
         self._session = open_onnx(path, threads=runtime.threads, provider=runtime.provider)
         self._on_gpu = runtime.provider in ON_GPU
-        self.on_caller = runtime.provider == "cpu"
+        self.on_caller = not self._on_gpu
         self.inputs = tuple(_input(item, path) for item in self._session.get_inputs())
 
     def bind(self, arrays: Arrays) -> Callable[[], object]:
@@ -71,11 +67,13 @@ def open_onnx(
 ) -> onnxruntime.InferenceSession:
     """Opens an ONNX file as it is timed: every graph optimisation, operators in turn.
 
-    A provider that cannot be had is an error: ONNX Runtime would compute on the CPU instead, without a word. The graph
-    as it was optimised is written to ``optimised``, if given.
+    The provider computes all of it, or it is an error: ONNX Runtime would compute the rest on the CPU, or everything
+    if the provider cannot be loaded, without a word. The graph as it was optimised is written to
+    ``optimised``, if given.
 
     Raises:
-        MeasurementError: the file is missing, ONNX Runtime refuses it, or has no such provider.
+        MeasurementError: the file is missing, ONNX Runtime refuses it, or has no such provider, or the provider does
+            not compute all of the file.
     """
     if not path.is_file():
         raise MeasurementError(f"there is no ONNX file at {path}; export the model first, or correct the path")
@@ -91,26 +89,43 @@ def open_onnx(
         # Two sessions take turns here: the idle one's threads must not spin on the cores of the one being
         # timed.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    name = PROVIDERS[provider]
+    if provider != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    name = RUNTIMES["onnxruntime"].providers[provider].name
+    if name not in _ort.get_available_providers():
+        raise _no_provider(name, _ort.get_available_providers())
     try:  # ONNX Runtime's exceptions have no base class of their own
         session = _ort.InferenceSession(str(path), options, providers=[(name, _provider_options(provider, threads))])
     except Exception as error:
         raise MeasurementError(
-            f"ONNX Runtime {_ort.__version__} cannot load {path}: {error}; export the model again, or "
-            "with an operator set that this version supports"
+            f"ONNX Runtime {_ort.__version__} cannot load {path} for {name}: {error}; export the model again, or "
+            "with an operator set or a precision that this provider supports"
         ) from error
     if name not in session.get_providers():
-        raise MeasurementError(
-            f"ONNX Runtime {_ort.__version__} has no working {name} here, only {', '.join(session.get_providers())}; "
-            "see doctor, or choose another target"
-        )
+        raise _no_provider(name, session.get_providers())
     return session
 
 
+def _no_provider(name: str, others: list[str]) -> MeasurementError:
+    return MeasurementError(
+        f"ONNX Runtime {_ort.__version__} has no working {name} here, only {', '.join(others)}; see doctor, or choose "
+        "another target"
+    )
+
+
 def _provider_options(provider: str, threads: int) -> dict[str, str]:
-    if provider == "openvino":  # its own default on CPUs with AMX or AVX512-BF16 is BF16
-        return {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads), "num_streams": "1"}
-    return {}
+    """32-bit floats are computed as such: the defaults are BF16 on CPUs that have it, and TF32 on NVIDIA's GPUs."""
+    match provider:
+        case "openvino":
+            settings = {"CPU": {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO"}}
+            threading = {"num_of_threads": str(threads), "num_streams": "1"}
+            return {"device_type": "CPU", "precision": "FP32", "load_config": json.dumps(settings)} | threading
+        case "cuda":
+            return {"device_id": "0", "use_tf32": "0"}
+        case "tensorrt":
+            return {"device_id": "0", "trt_fp16_enable": "0", "trt_int8_enable": "0"}
+        case _:
+            return {}
 
 
 def _input(item: Any, path: Path) -> Input:

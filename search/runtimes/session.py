@@ -19,11 +19,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A way to run a model: ``name`` is a key of ``search.runtimes.table.RUNTIMES``, ``provider`` one of its own."""
+    """A way to run a model: ``name`` is a key of ``search.runtimes.table.RUNTIMES``, ``provider`` one of its own.
+
+    ``environment`` are packages for which it has a Python environment of its own; empty for the project's.
+    """
 
     name: str = "onnxruntime"
     provider: str = "cpu"
     threads: int = 1
+    environment: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "environment", tuple(self.environment))  # JSON has no tuples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,8 @@ class Session(ABC):
     def bind(self, arrays: Arrays) -> Callable[[], object]:
         """A function that runs the model once on ``arrays``, which are in place before, and returns when it is done.
 
-        What it returns is nobody's: outputs may stay on the device, and are written over by the next run.
+        The arrays stay in place until the next ``bind`` or ``run``. What the function returns is nobody's: outputs may
+        stay on the device, and are written over by its next run.
         """
 
     @abstractmethod
@@ -88,3 +96,20 @@ def checked(run: Callable[[], Result], path: Path) -> Callable[[], Result]:
             raise MeasurementError(f"{path} loads but does not run: {error}; export the model again") from error
 
     return one
+
+
+def inside(path: Path, pattern: str, runtime: str) -> Path:
+    """``path`` if it is a file, else the one file in it that matches ``pattern``.
+
+    Raises:
+        MeasurementError: there is none, or more than one.
+    """
+    if path.is_file():
+        return path
+    found = sorted(path.glob(pattern))
+    if len(found) != 1:
+        raise MeasurementError(
+            f"there is no {runtime} file at {path}, nor one {pattern} inside; export the model first, or correct the "
+            "path"
+        )
+    return found[0]

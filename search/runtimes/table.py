@@ -10,39 +10,95 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search.errors import MeasurementError
-from search.runtimes.session import Runtime, Session
+
+if TYPE_CHECKING:  # they import numpy, and who only asks what is installed need not
+    from search.runtimes.session import Runtime, Session
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A part of a runtime: one of ``packages`` has it, and ``install`` says how to get one.
+
+    ``name`` is what ONNX Runtime calls it.
+    """
+
+    packages: tuple[str, ...]
+    install: str
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A runtime: the class that opens files, and what it needs.
-
-    ``format`` is a key of ``search.formats.FORMATS``; ``packages`` are those that its version is read from, of several
-    that ship the same module.
-    """
+    """A runtime: the class that opens files, their format, a key of ``search.formats.FORMATS``, and its providers."""
 
     module: str
     session: str
     format: str
-    packages: tuple[str, ...]
-    providers: tuple[str, ...] = ("cpu",)
+    providers: dict[str, Provider]
 
 
+_ORT_GPU = "in an environment of its own, pip install onnxruntime-gpu, which replaces onnxruntime"
 RUNTIMES: dict[str, Entry] = {
     "onnxruntime": Entry(
         module="search.runtimes.onnx_runtime",
         session="OnnxSession",
         format="onnx",
-        packages=("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu"),
-        providers=("cpu", "openvino", "cuda", "tensorrt"),
+        providers={
+            "cpu": Provider(
+                ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"), "make setup", "CPUExecutionProvider"
+            ),
+            "openvino": Provider(
+                ("onnxruntime-openvino",),
+                "give the target environment: [onnxruntime-openvino==1.24.1]",
+                "OpenVINOExecutionProvider",
+            ),
+            "cuda": Provider(("onnxruntime-gpu",), _ORT_GPU, "CUDAExecutionProvider"),
+            "tensorrt": Provider(("onnxruntime-gpu",), f"{_ORT_GPU}, and tensorrt-cu12", "TensorrtExecutionProvider"),
+        },
+    ),
+    "openvino": Entry(
+        module="search.runtimes.openvino",
+        session="OpenVinoSession",
+        format="onnx",
+        providers={"cpu": Provider(("openvino",), "pip install -c constraints.txt -e '.[openvino]'")},
+    ),
+    "ncnn": Entry(
+        module="search.runtimes.ncnn",
+        session="NcnnSession",
+        format="ncnn",
+        providers={"cpu": Provider(("ncnn",), "pip install -c constraints.txt -e '.[ncnn]'")},
+    ),
+    "torchscript": Entry(
+        module="search.runtimes.torchscript",
+        session="TorchScriptSession",
+        format="torchscript",
+        providers={"cpu": Provider(("torch",), "make setup")},
+    ),
+    "litert": Entry(
+        module="search.runtimes.litert",
+        session="LiteRTSession",
+        format="litert",
+        providers={"cpu": Provider(("ai-edge-litert",), "give the target environment: [ai-edge-litert==2.3.0]")},
+    ),
+    "tensorrt": Entry(
+        module="search.runtimes.tensorrt",
+        session="TensorRTSession",
+        format="onnx",
+        providers={
+            "cuda": Provider(
+                ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+                "pip install tensorrt-cu12 or tensorrt-cu13, as PyTorch's CUDA is",
+            )
+        },
     ),
 }
 
 
 def open_session(path: Path, runtime: Runtime) -> Session:
-    """Loads the file, or the folder, at ``path``.
+    """Loads the file, or the folder, at ``path``, in this process.
 
     Raises:
         MeasurementError: the runtime or its provider is not known or not installed, or it refuses the file.
@@ -54,13 +110,21 @@ def open_session(path: Path, runtime: Runtime) -> Session:
     try:
         module = importlib.import_module(entry.module)
     except ImportError as error:
-        raise MeasurementError(f"{runtime.name} cannot be imported: {error}; doctor says how to install it") from error
+        raise MeasurementError(
+            f"{runtime.name} cannot be imported: {error}; {entry.providers[runtime.provider].install}"
+        ) from error
     return getattr(module, entry.session)(path, runtime)
 
 
 def described(runtime: Runtime) -> str:
     """A runtime with its version and provider, such as "onnxruntime 1.32.0 cpu"."""
-    for package in RUNTIMES[runtime.name].packages:
+    for package in RUNTIMES[runtime.name].providers[runtime.provider].packages:
         with suppress(metadata.PackageNotFoundError):
             return f"{package} {metadata.version(package)} {runtime.provider}"
     return f"{runtime.name} {runtime.provider}"
+
+
+def runtime_packages() -> tuple[str, ...]:
+    """Every package that has a runtime, or a part of one."""
+    parts = [part for entry in RUNTIMES.values() for part in entry.providers.values()]
+    return tuple(dict.fromkeys(package for part in parts for package in part.packages))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from search.__main__ import app
 from search.measure.apart import Apart
+from search.measure.pairs import Effort
 from search.measure.pictures import camera_picture
 from search.stages.export import export_onnx
 from search.target import Target
@@ -53,7 +54,7 @@ def test_what_cannot_be_had_has_its_reason(tmp_path: Path) -> None:
     with Apart(Target()) as apart:
         found = apart.profile(loop, baseline=loop, images=[camera_picture()], batch=4)
         child = apart.pid
-        latency = apart.measure(loop, 10, baseline=loop)
+        latency = apart.measure(loop, Effort(runs=10), baseline=loop)
         assert apart.pid == child
     assert latency.runs == 10
     assert found.throughput.rate > 0
