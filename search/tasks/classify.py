@@ -151,7 +151,7 @@ def validator() -> type:
         def get_dataloader(self, dataset_path: Path | str, batch_size: int) -> Any:
             """The images in the order of their files."""
             found: Any = super().get_dataloader(dataset_path, batch_size).dataset
-            return build_dataloader(found, batch_size, self.args.workers, shuffle=False, device=self.device)
+            return build_dataloader(found, batch_size, self.args.workers, shuffle=False, device=str(self.device))
 
     return OrderedValidator
 
