@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from search.commands.app import DATA, Json, app
-from search.target import DEFAULT, load_target
 
 
 @app.command(epilog="Example: python -m search apply recipe.yaml --model yolov8n.pt --data data.yaml --out best")
@@ -51,7 +50,9 @@ def measure(
     against: Annotated[Path | None, typer.Option(help="The file to compare with [default: itself].")] = None,
     data: Annotated[Path | None, typer.Option(help=f"{DATA}, to measure accuracy too.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    target: Annotated[str, typer.Option(help="Where to run it: a name that `targets` lists, or a .yaml.")] = DEFAULT,
+    target: Annotated[
+        str, typer.Option(help="Where to run it: a name that `targets` lists, or a .yaml.")
+    ] = "onnxruntime-cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")] = 1,
     runs: Annotated[int, typer.Option(min=10, help="Timed pairs, at most.")] = 300,
     precision: Annotated[float, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.")] = 0.01,
@@ -68,6 +69,7 @@ def measure(
 ) -> None:
     """Measures a model file: latency beside another file, size, and accuracy if given data."""
     from search.measure.file import Wish, measure_file
+    from search.target import load_target
 
     own = load_target(target, threads=threads, runs=runs, precision=precision, seconds=seconds)
     wish = Wish(batch=batch, streams=streams, images=images) if profile else None
