@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
+import warnings
 import zipfile
 from copy import deepcopy
 from dataclasses import asdict
@@ -24,14 +25,14 @@ from ultralytics.engine.exporter import Exporter
 from search.environments import LITERT, python_of
 from search.errors import UserError
 from search.stages import litert_convert
-from search.stages.litert_convert import Settings
+from search.stages.litert_convert import Keep, Settings
 from search.stages.precision.calibration import ImageSource, fingerprints
 from search.ultra import quiet_ultralytics
 from spaces.parts.quantize import Fp32, Int8Dynamic, Int8Static, Quantize, WeightOnly
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
 LAST_LINES = 20  # of the converter's, in an error
-KEEP = {"int8": "none", "float_output": "output", "float": "head"}
+KEEP: dict[str, Keep] = {"int8": "none", "float_output": "output", "float": "head"}
 
 
 def write_litert(model: nn.Module, part: Quantize, *, image_size: int, images: ImageSource, path: Path) -> Path:
@@ -110,8 +111,10 @@ class _ProgramExporter(Exporter):
 
     def export_litert(self, prefix: str = "") -> str:
         """Saves the program at the model's path."""
-        model = Fractions(self.model, side=self.imgsz[0]) if self.model.task == "detect" else self.model
-        torch.export.save(torch.export.export(model.eval(), (self.im,), strict=False), self.file)
+        model = Fractions(self.model, side=self.im.shape[2]) if self.model.task == "detect" else self.model
+        program = torch.export.export(model.eval(), (self.im,), strict=False)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of tensors that are part of another
+            torch.export.save(program, self.file)
         return str(self.file)
 
 

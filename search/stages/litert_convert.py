@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["float", "static", "dynamic", "weight_only"]
+Keep = Literal["none", "ends", "output", "head"]
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
 DECODER = re.compile(r"_dfl[/;]")  # the operator that makes distances of distributions, a convolution without training
 SIGNATURE, INPUT = "serving_default", "args_0"  # litert-torch's names
@@ -35,13 +36,13 @@ class Settings:
 
     kind: Kind
     per_channel: bool = True
-    keep: Literal["none", "ends", "output", "head"] = "none"
+    keep: Keep = "none"
     head: str = ""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A node of the graph in the file: its kind, its name for the quantizer, and the tensors that it reads and makes."""
+    """A node of a file's graph: its kind, its name for the quantizer, and the tensors that it reads and makes."""
 
     kind: str
     scope: str
