@@ -79,7 +79,7 @@ class Picked(_Frozen):
 
 
 class Contributions(_Frozen):
-    """All that ``contributions.json`` holds; ``measured`` has the records that are not the search's own."""
+    """All that ``contributions.json`` holds; ``measured`` has the records behind its rows."""
 
     metric: str
     baseline: Values
@@ -122,13 +122,14 @@ def contributions(
     Args:
         result: the study's, as ``search.results.summary`` gives it.
         records: the study's own.
-        measured: those that were measured for these tables.
+        measured: those that were measured for these tables, or timed again.
         image_size: the study's, in pixels.
         objectives: the study's; a rival is beaten by a pick that is no worse in any and better in one.
         stock: why there is no row of a smaller stock model, for where none was measured.
     """
     complete = {name: record for name, record in records.items() if record.state == "complete"}
-    known = {**{record.id: record for record in measured}, **complete}
+    anew = {record.id: record for record in measured}
+    known = {**anew, **complete, **{name: record for name, record in anew.items() if record.state == "complete"}}
     picks = tuple(
         _picked(known[record_id], names, known, image_size)
         for record_id, names in picked_members(result).items()

@@ -219,17 +219,32 @@ def test_a_row_that_fails_is_a_row_and_is_tried_again(
     assert by_name(measure(config, folder, train=False))["graph rewrites"].state == "complete"
 
 
-def test_a_record_of_the_search_is_taken_as_it_is(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+def test_a_record_of_the_search_whose_file_is_gone_is_taken_as_it_is(
+    config: StudyConfig, fresh: Path, tmp_path: Path
+) -> None:
     store, place = opened(config, copied(fresh, tmp_path))
     known = [*rivals(SIZE).values(), *(OFF[name] for name in FREE)]
     store.append(make_record(recipe, accuracy=0.0, latency=9.0, size=9.0) for recipe in known)  # all dominated
-    seen: list[str] = []
     with Apart(place.target) as apart:
-        found = measure_contributions(
-            config, store, place, timed_by(apart, place), train=False, on_row=lambda name, record: seen.append(name)
-        )
-    assert {name.removeprefix("recommended without ") for name in seen} == TRAINED
+        found = measure_contributions(config, store, place, timed_by(apart, place), train=False)
     assert by_name(found)["quantization"].values.latency_ratio == 9.0
+
+
+def test_the_pick_is_timed_again_with_its_rows_and_keeps_its_accuracy(
+    config: StudyConfig, fresh: Path, tmp_path: Path
+) -> None:
+    """A latency that was measured in another way at another time would be set against those of now."""
+    folder = copied(fresh, tmp_path)
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    lines[-1]["measurement"]["latency"] |= {"ratio": 50.0, "ratio_low": 49.0, "ratio_high": 51.0}
+    lines[-1]["measurement"]["accuracy"]["map50_95"] = 0.75
+    (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    store, place = opened(config, folder)
+    known = [*rivals(SIZE).values(), *(OFF[name] for name in FREE)]
+    store.append(make_record(recipe, accuracy=0.0, latency=99.0, size=9.0) for recipe in known)
+    [pick] = measure_contributions(config, store, place, train=False).picks
+    assert pick.values.accuracy == 0.75 and pick.values.latency_ratio < 5
+    assert store.records[PICK.id].measurement.latency.ratio == 50.0  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_a_smaller_model_is_a_rival_by_its_own_weights(

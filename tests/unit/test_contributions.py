@@ -78,6 +78,15 @@ def test_only_a_complete_record_of_the_search_is_a_row(tmp_path: Path) -> None:
     assert row.reason == "not trained: run `python -m search contributions DIR --pick recommended`"
 
 
+def test_what_was_timed_again_counts_and_what_could_not_be_does_not(tmp_path: Path) -> None:
+    pick, quantized = make_record(PICK, latency=0.2), make_record(OFF["quantization"], accuracy=0.4, latency=0.4)
+    again = make_record(PICK, latency=0.25)
+    broken = make_record(OFF["quantization"], state="failed", accuracy=None)
+    [picked] = tables(tmp_path, [pick, quantized], [again, broken]).picks
+    assert picked.values == values_of(again)
+    assert {row.name: row.values for row in picked.parts}["quantization"] == values_of(quantized)
+
+
 @pytest.mark.parametrize("objectives", [("accuracy", "latency"), ("accuracy", "latency", "size")])
 def test_a_rival_is_beaten_by_picks_that_are_no_worse_anywhere(tmp_path: Path, objectives: tuple[str, ...]) -> None:
     fast = make_record(PICK, accuracy=0.5, latency=0.1, size=0.3)
