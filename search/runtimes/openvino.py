@@ -42,9 +42,10 @@ class OpenVinoSession(Session):
         return [np.asarray(found[port]) for port in self._model.outputs]
 
     def _request(self, arrays: Arrays) -> Any:
+        """A request with its inputs in place, which it has copies of: it would not keep an array of ours alive."""
         request = self._model.create_infer_request()
         for port, array in zip(self._model.inputs, arrays, strict=True):
-            request.set_tensor(port, _ov.Tensor(np.ascontiguousarray(array), shared_memory=True))
+            request.set_tensor(port, _ov.Tensor(np.ascontiguousarray(array), shared_memory=False))
         return request
 
 
@@ -65,7 +66,8 @@ def _compiled(path: Path, threads: int) -> Any:
         return _ov.Core().compile_model(file, "CPU", settings)
     except Exception as error:  # OpenVINO's exceptions have no base class of their own
         raise MeasurementError(
-            f"OpenVINO {_ov.__version__} cannot load {path}: {error}; export the model again"
+            f"OpenVINO {_ov.__version__} cannot load {path}: {' '.join(str(error).split())}; export the model again, "
+            "or in another precision"
         ) from error
 
 

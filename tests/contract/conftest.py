@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ import pytest
 import torch
 from torch import nn
 
+from search import environments
 from search.data import make_view, read_data, sample_batches
 from search.digit_scans import make_digit_scans
 from search.digits import make_digits
+from search.errors import UserError
+from search.measure.worker import environment_of
 from search.pipeline import load_baseline
 from search.stages.export import export_onnx
 from search.stages.quantize import quantize
+from search.target import load_target
 from spaces.parts.quantize import Quantize
 from spaces.recipe import Export
 from tests.tiny import SIZE, noise, tiny_model
@@ -128,3 +134,16 @@ def class_baseline(class_view: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def classifier(class_baseline: Path) -> nn.Module:
     return load_baseline(class_baseline)
+
+
+@pytest.fixture(scope="session")
+def provider_environment() -> None:
+    """The environment of the target onnxruntime-openvino, in a place that outlives the tests; made if there is pip."""
+    target = load_target("onnxruntime-openvino")
+    place = os.environ.setdefault(
+        environments.ROOT_VARIABLE, str(Path(tempfile.gettempdir()) / "yolo-front-environments")
+    )
+    try:
+        environments.python_of(environment_of(target.environment))
+    except UserError as error:
+        pytest.skip(f"no environment in {place}: {error}")

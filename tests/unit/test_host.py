@@ -13,6 +13,7 @@ import pytest
 from search.formats import FORMATS
 from search.measure import host
 from search.measure.host import Check, HostInfo, describe_int8, doctor, has_fast_int8, host_info, parse_cpuinfo
+from search.runtimes.session import Runtime
 
 X86 = """\
 processor\t: 0
@@ -103,7 +104,8 @@ def test_the_facts_are_this_machines() -> None:
     assert info.python == platform.python_version()
     assert platform.machine() in info.os
     assert info.cpu
-    assert info.packages == {name: metadata.version(name) for name in host.PACKAGES}
+    assert {name: info.packages[name] for name in host.PACKAGES} == {n: metadata.version(n) for n in host.PACKAGES}
+    assert info.packages == {name: metadata.version(name) for name in info.packages}
     if Path("/proc/meminfo").is_file():
         total_kib = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1])
         assert info.memory_gib is not None
@@ -137,8 +139,24 @@ def test_the_id_changes_with_what_latency_depends_on(monkeypatch: pytest.MonkeyP
     original = host_info().id
     changed = "optuna"
     assert host_info().id == original
-    changed = "onnxruntime"
-    assert host_info().id != original
+    for package, runtime in (("onnxruntime", Runtime()), ("torch", Runtime(name="torchscript"))):
+        changed = ""
+        before = host_info(runtime)
+        changed = package
+        assert host_info(runtime).id != before.id
+        assert host_info(runtime).packages[package] == "0.0.1"
+    assert host_info().id == host_info(Runtime()).id == original  # another runtime's version is no matter
+
+
+def test_an_environment_of_its_own_is_a_part_of_the_id() -> None:
+    ids = {host_info(Runtime(provider="openvino", environment=(f"onnxruntime-openvino=={v}",))).id for v in (1, 2)}
+    assert len(ids | {host_info().id}) == 3
+
+
+@pytest.mark.parametrize("package", ["openvino", "ncnn"])
+def test_every_runtime_that_is_installed_is_reported(package: str) -> None:
+    pytest.importorskip(package)
+    assert host_info().packages[package] == metadata.version(package)
 
 
 def test_importing_and_describing_loads_no_heavy_package() -> None:
