@@ -17,7 +17,8 @@ from search.runtimes.session import Runtime
 from search.runtimes.table import open_session
 from search.stages.export import export_onnx
 from spaces.recipe import Export
-from tests.tiny import SIZE, noise, onnx_answers, tiny_model
+from tests.lively import lively_model
+from tests.tiny import SIZE, noise, onnx_answers
 from tests.tiny_classifier import SIDE, tiny_classifier
 
 FLOAT = TensorProto.FLOAT
@@ -68,11 +69,13 @@ def test_reshapes_of_data_take_the_batch_and_those_of_weights_do_not(tmp_path: P
 
 @pytest.mark.parametrize("fast_dfl", [False, True])
 def test_a_detector_answers_each_picture_as_alone(fast_dfl: bool, tmp_path: Path) -> None:
-    source = export_onnx(tiny_model(), Export(fast_dfl=fast_dfl), image_size=SIZE, path=tmp_path / "one.onnx")
+    source = export_onnx(lively_model(), Export(fast_dfl=fast_dfl), image_size=SIZE, path=tmp_path / "one.onnx")
     rewrite_batch(source, tmp_path / "five.onnx", 5)
     pictures = noise(5)
     [together] = open_session(tmp_path / "five.onnx", Runtime()).run([np.concatenate(pictures)])
-    np.testing.assert_allclose(together, onnx_answers(source, pictures), rtol=1e-4, atol=1e-4)
+    alone = onnx_answers(source, pictures)
+    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3)
+    assert np.abs(alone[1:] - alone[:-1]).mean(axis=2).min() > 0.02  # each row tells pictures apart
     assert onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
 

@@ -19,8 +19,9 @@ from search.measure.pictures import CAMERA, camera_picture, pictures
 from search.runtimes.session import Runtime
 from search.stages.export import export_onnx
 from spaces.recipe import Export
+from tests.lively import lively_model
 from tests.loops import save_loop
-from tests.tiny import SIZE, tiny_model
+from tests.tiny import SIZE
 from tests.tiny_classifier import SIDE, tiny_classifier
 
 CPU = Runtime()
@@ -29,7 +30,7 @@ CPU = Runtime()
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "model.onnx"
-    return export_onnx(tiny_model(), Export(), image_size=SIZE, path=path)
+    return export_onnx(lively_model(), Export(), image_size=SIZE, path=path)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +66,10 @@ def test_an_input_with_its_channels_last_gives_the_same_boxes(detector: Path, tm
     own = onnx.load(detector)
     first = helper.make_model(front, opset_imports=own.opset_import, ir_version=own.ir_version)
     onnx.save(compose.merge_models(first, own, io_map=[("first", "images")]), tmp_path / "last.onnx")
-    image = camera_picture()
-    np.testing.assert_allclose(
-        open_chain(tmp_path / "last.onnx", CPU).answer(image), open_chain(detector, CPU).answer(image), atol=1e-3
-    )
+    image = camera_picture()[:500]
+    found = open_chain(tmp_path / "last.onnx", CPU).answer(image)
+    assert len(found) > 5
+    np.testing.assert_allclose(found, open_chain(detector, CPU).answer(image), atol=1e-3)
 
 
 def test_a_classifiers_classes_are_those_of_ultralytics(classifier: Path) -> None:

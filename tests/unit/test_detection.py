@@ -126,7 +126,7 @@ def test_boxes_of_no_area_and_of_two_classes_do_not_suppress_one_another() -> No
 
 
 def test_a_head_that_has_chosen_its_boxes_is_only_cut_off() -> None:
-    rows = np.random.default_rng(0).random((1, 400, 6)).astype(np.float32)
+    rows = np.random.default_rng(0).random((1, 600, 6)).astype(np.float32)
     np.testing.assert_array_equal(find_boxes(rows), their_boxes(rows))
 
 
