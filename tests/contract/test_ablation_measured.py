@@ -242,7 +242,8 @@ def test_the_pick_is_timed_again_with_its_rows_and_keeps_its_accuracy(
     store, place = opened(config, folder)
     known = [*rivals(SIZE).values(), *(OFF[name] for name in FREE)]
     store.append(make_record(recipe, accuracy=0.0, latency=99.0, size=9.0) for recipe in known)
-    [pick] = measure_contributions(config, store, place, train=False).picks
+    with Apart(place.target) as apart:
+        [pick] = measure_contributions(config, store, place, timed_by(apart, place), train=False).picks
     assert pick.values.accuracy == 0.75 and pick.values.latency_ratio < 5
     assert store.records[PICK.id].measurement.latency.ratio == 50.0  # pyright: ignore[reportOptionalMemberAccess]
 
