@@ -145,12 +145,14 @@ def suppress(boxes: Floats, iou: float, most: int) -> NDArray[np.int64]:
 
 def _overlaps(one: Floats, other: Floats) -> Floats:
     """Intersection over union of every box of ``one`` (n, 4) with every box of ``other`` (m, 4): (n, m)."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    area, other_area = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other))
+    left, top, right, bottom = one.T[:, :, None]
+    other_left, other_top, other_right, other_bottom = other.T[:, None, :]
+    wide = np.minimum(right, other_right) - np.maximum(left, other_left)
+    tall = np.minimum(bottom, other_bottom) - np.maximum(top, other_top)
+    shared = np.maximum(wide, 0) * np.maximum(tall, 0)
+    area, other_area = (right - left) * (bottom - top), (other_right - other_left) * (other_bottom - other_top)
     with np.errstate(divide="ignore", invalid="ignore"):  # a box without an area covers nothing
-        return shared / (area[:, None] + other_area[None, :] - shared)
+        return shared / (area + other_area - shared)
 
 
 def on_picture(boxes: Floats, placement: Placement) -> Floats:
