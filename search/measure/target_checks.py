@@ -6,6 +6,7 @@ import os
 from importlib import import_module, metadata
 from typing import Any
 
+from search import formats
 from search.environments import find_python
 from search.errors import UserError
 from search.formats import Obstacle, why_not_carried
@@ -65,14 +66,16 @@ def list_targets() -> list[dict[str, Any]]:
 def check_runs(targets: tuple[Target, ...], space: Space) -> None:
     """Refuses a study that cannot be measured, before any work.
 
-    On a cluster (``RAY_ADDRESS``) other machines measure than the driver's, and say themselves what they lack.
+    On a cluster (``RAY_ADDRESS``) other machines train and measure than the driver's, and say themselves what they
+    lack.
 
     Raises:
-        UserError: a target cannot run here, or the first of them runs nothing that the space can write.
+        UserError: a target cannot run here or its files cannot be written, or the first of them runs nothing that the
+            space can write.
     """
     for target in () if "RAY_ADDRESS" in os.environ else targets:
-        if obstacle := why_not_here(target):
-            raise UserError(": ".join(obstacle))
+        if obstacle := why_not_here(target) or formats.why_not_here(target.format, gpu=bool(list_gpus()[0])):
+            raise UserError(f"target {target.name}: {': '.join(obstacle)}")
     kinds = _kinds(space)
     main = targets[0]
     if not any(main.runs_kind(*kind) and not why_not_carried(main.format, kind[0]) for kind in kinds):

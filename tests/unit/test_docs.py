@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from search.study import FinalSettings, StudyConfig
-from search.target import Target
+from search.target import Target, load_target, target_names
 from spaces.parse import parse_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +41,25 @@ def test_the_target_in_its_document_is_what_it_is_by_default() -> None:
 
 def test_the_final_measurement_in_its_document_is_what_it_is_by_default() -> None:
     assert FinalSettings.model_validate(indented_block("docs/measuring.md", "final:")["final"]) == FinalSettings()
+
+
+def test_the_targets_in_their_document_are_accepted() -> None:
+    study = indented_block("docs/targets.md", "target: openvino-cpu")
+    content = {"name": "s", "model": "a.pt", "data": "d.yaml", "image_size": 64}
+    names = [target.name for target in StudyConfig.model_validate(content | study).targets]
+    assert names == ["openvino-cpu", "onnxruntime-cpu", "ncnn-cpu"]
+    own = Target.model_validate({"name": "board"} | indented_block("docs/targets.md", "# board.yaml"))
+    assert own.runs_kind("low_bit", 4) and not own.runs_kind("low_bit", 2)
+
+
+def test_the_table_of_targets_has_them_all() -> None:
+    text = (ROOT / "docs" / "targets.md").read_text(encoding="utf-8")
+    rows = {name: cells.split("|") for name, cells in re.findall(r"^\| `([\w-]+)` \|(.*)\|$", text, re.M)}
+    assert set(rows) == set(target_names())
+    for name, (_, precisions, _) in rows.items():
+        target = load_target(name)
+        kinds = {kind.partition("-")[0] for kind in target.precisions} or {"all"}
+        assert kinds == {words.split()[0] for words in precisions.replace("8 and 4", "8").split(",")}, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

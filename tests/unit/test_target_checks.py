@@ -134,10 +134,18 @@ def test_the_command_prints_every_target(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_study_for_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     targets = (Target(), load_target("tensorrt"))
-    with pytest.raises(UserError, match=r"tensorrt needs an NVIDIA GPU.*: choose another target"):
+    with pytest.raises(UserError, match=r"target tensorrt: tensorrt needs an NVIDIA GPU.*: choose another target"):
         check_runs(targets, space_of())
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     check_runs(targets, space_of())  # another machine of the cluster measures
+
+
+def test_a_study_whose_files_cannot_be_written_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ncnn")
+    without(monkeypatch, "pnnx")
+    assert why_not_here(load_target("ncnn-cpu")) is None
+    with pytest.raises(UserError, match=r"target ncnn-cpu: ncnn needs pnnx"):
+        check_runs((load_target("ncnn-cpu"),), space_of({"kind": "fp32"}))
 
 
 def test_a_space_without_a_kind_that_the_target_runs_is_refused() -> None:
