@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from ultralytics.engine.exporter import Exporter
 
 from search.environments import LITERT, python_of
@@ -64,6 +65,7 @@ def write_litert(model: nn.Module, part: Quantize, *, image_size: int, images: I
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         folder = Path(name)
+        model = split_hardswish(model) if settings.kind == "static" else model
         metadata = save_program(model, image_size=image_size, folder=folder)
         (folder / "settings.json").write_text(json.dumps(asdict(settings)))
         if isinstance(part, Int8Static):
@@ -94,6 +96,27 @@ def settings_of(part: Quantize, model: nn.Module) -> Settings:
                 f"litert cannot carry quantize: {part.model_dump(mode='json')}; it can fp32, int8 with calibrator: "
                 "minmax and symmetric: false, int8_dynamic, and weight_only with bits: 8"
             )
+
+
+def split_hardswish(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` with every Hardswish as ``SplitHardswish``."""
+    copy = deepcopy(model)
+    for parent in list(copy.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Hardswish):
+                setattr(parent, name, SplitHardswish())
+    return copy
+
+
+class SplitHardswish(nn.Module):
+    """Hardswish as a product of two operators that LiteRT's fast kernels (XNNPACK) have in 8 bits; it has none itself.
+
+    A third of the time of a model in int8. The factors are in an order that the converter does not join again.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps a tensor to one of the same shape."""
+        return x * (1 / 6) * functional.relu6(x + 3)
 
 
 def save_program(model: nn.Module, *, image_size: int, folder: Path) -> dict[str, Any]:
