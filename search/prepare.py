@@ -65,15 +65,17 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
 
 
 def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> Path:
-    """The uncompressed model in a format, written if it is not there."""
-    place = folder / form
-    if not place.is_dir():
-        with tempfile.TemporaryDirectory(dir=folder) as name:
-            new = Path(name) / "files"
-            write_leaf(load_baseline(inputs.baseline), recipe, inputs, folder=new / "leaf", form=form)
-            (new / "leaf").replace(place)
-    [file] = [entry for entry in place.iterdir() if entry.name.startswith("model")]
-    return file
+    """The uncompressed model in a format, written if it is not there; all but ONNX in folders of their own."""
+    place = folder if form == "onnx" else folder / form
+    found = [
+        entry for entry in (place.iterdir() if place.is_dir() else ()) if form != "onnx" or entry.suffix == ".onnx"
+    ]
+    if found:
+        return found[0]
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        new = write_leaf(load_baseline(inputs.baseline), recipe, inputs, folder=Path(name) / "leaf", form=form)
+        place.mkdir(exist_ok=True)
+        return new.replace(place / new.name)
 
 
 def _stage_cache(resources: Resources, folder: Path) -> StageCache:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from search.elsewhere import agreement, seen_from
 from search.errors import UserError
 from search.final import Finals
 from search.front import hypervolume, non_dominated, pick
@@ -50,18 +51,32 @@ def kept_records(config: StudyConfig, store: Records) -> list[Record]:
 
 
 def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
-    """The whole result: what accuracy is, baseline, front, hypervolume, records, states and host.
+    """The whole result: what was found on the main target, on the others, how far they agree, and counts and host."""
+    if store.baseline is None:
+        raise UserError(f"{folder} has no baseline yet; go on with `python -m search resume {folder}`")
+    records = Finals(folder).applied(store)
+    others = {target.name: seen_from(records, target.name) for target in config.other_targets}
+    host = folder / "host.json"
+    return {
+        **found_on(config, records),
+        "records": len(store.searched),
+        "states": store.states(),
+        "host": json.loads(host.read_text(encoding="utf-8")) if host.is_file() else None,
+        "target": config.target.name,
+        "others": {name: found_on(config, own) for name, own in others.items() if own.baseline is not None},
+        "agreement": agreement({config.target.name: records} | others),
+    }
+
+
+def found_on(config: StudyConfig, records: Records) -> dict[str, Any]:
+    """What accuracy is, the baseline, the front, what noise leaves open, and the hypervolume, on one target.
 
     The hypervolume is in units of accuracy times ratios to the baseline: the volume between the front and the
     point of accuracy 0 at the baseline's own latency and size.
     """
-    if store.baseline is None:
-        raise UserError(f"{folder} has no baseline yet; go on with `python -m search resume {folder}`")
-    records = Finals(folder).applied(store)
     front = front_records(config, records)
     corner = [0.0 if objective == "accuracy" else 1.0 for objective in config.objectives]
     points = [losses(record.values(config.objectives) or (), config.objectives) for record in front]
-    host = folder / "host.json"
     baseline = records.baseline
     assert baseline and baseline.measurement and baseline.measurement.accuracy
     doubts, undecided = _doubts(config, records, front)
@@ -71,9 +86,6 @@ def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
         "front": [{**member(record, baseline), **doubts[record.id]} for record in front],
         "undecided": undecided,
         "hypervolume": hypervolume(points, corner) if points else 0.0,
-        "records": len(store.searched),
-        "states": store.states(),
-        "host": json.loads(host.read_text(encoding="utf-8")) if host.is_file() else None,
     }
 
 
@@ -107,6 +119,7 @@ def member(record: Record, baseline: Record) -> Member:
         "recipe": record.recipe.model_dump(mode="json"),
         "artifact": record.artifact.path,
         "sha256": record.artifact.sha256,
+        "host": measured.host,
     }
 
 
@@ -147,11 +160,13 @@ def choose(result: dict[str, Any], name: str) -> Member:
 
 
 def feasible(record: Record, baseline: Record | None, config: StudyConfig) -> bool:
-    """Whether a record is finished and keeps the study's constraints."""
+    """Whether a record is finished, was measured where the baseline was, and keeps the study's constraints."""
     if record.values(config.objectives) is None or baseline is None or baseline.measurement is None:
         return False
     measured, limits = record.measurement, config.constraints
     assert measured and measured.accuracy and baseline.measurement.accuracy
+    if measured.host != baseline.measurement.host:
+        return False
     drop = baseline.measurement.accuracy.value - measured.accuracy.value
     return all(
         limit is None or value <= limit + ROUNDING

@@ -72,14 +72,22 @@ def demo(
 def front(
     folder: StudyDir,
     pick: Annotated[str | None, typer.Option(help="recommended, knee, fastest, smallest or most-accurate.")] = None,
+    target: Annotated[str | None, typer.Option(help="Another target of the study [default: its main one].")] = None,
     as_json: Json = False,
 ) -> None:
     """Shows the front of a study, or one member that a name stands for; works while the study runs."""
+    from search.errors import UserError
     from search.report.progress import print_front
     from search.results import open_study, summary
 
     config, store = open_study(folder)
     result = summary(config, store, folder)
+    if target is not None and target != result["target"]:
+        if target not in result["others"]:
+            raise UserError(
+                f"--target {target}: {folder} was measured on {', '.join([result['target'], *result['others']])}"
+            )
+        result = {**result, **result["others"][target], "target": target}
     if pick:
         result = {**result, "front": [_choose(result, pick)]}
     if as_json:

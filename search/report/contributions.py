@@ -6,6 +6,7 @@ from pathlib import Path
 
 from search.contributions import Contributions, Picked, Row, Values, values_of
 from search.record import Record
+from search.report.tables import markdown_table
 
 EMPTY = "–"
 INTRODUCTION = """## What each part brings
@@ -49,7 +50,7 @@ def _pick(pick: Picked, metric: str) -> str:
     header = ("switched off", metric, "latency", "interval", "size", "epochs")
     header += (f"brings {metric}", "brings latency", "interval", "brings size", "recipe")
     first = ("nothing", *_values(pick.values), str(pick.epochs), *4 * ("",), pick.recipe)
-    table = _table(header, [first, *(_part(row) for row in pick.parts)])
+    table = markdown_table(header, [first, *(_part(row) for row in pick.parts)])
     missing = [row.name for row in pick.parts if row.state == "missing"]
     text = f"### {', '.join(pick.picks)}: {pick.record_id}\n\n{table}"
     if missing:
@@ -77,7 +78,7 @@ def _rivals(found: Contributions) -> str:
         else (row.name, *4 * (EMPTY,), _one_line(row.reason))
         for row in found.rivals
     ]
-    return _table(("rival", found.metric, "latency", "interval", "size", "beaten by"), [baseline, *rows])
+    return markdown_table(("rival", found.metric, "latency", "interval", "size", "beaten by"), [baseline, *rows])
 
 
 def _values(values: Values) -> tuple[str, str, str, str]:
@@ -95,8 +96,3 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

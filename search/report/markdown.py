@@ -13,7 +13,8 @@ from search.report.contributions import contributions_section
 from search.report.plot import plot_front
 from search.report.quantization import quantization_section
 from search.report.sure import sure_section
-from search.report.tables import front_rows, header, plus_minus
+from search.report.tables import front_rows, header, markdown_table, plus_minus
+from search.report.targets import targets_section
 from search.store import Store, write_atomically
 from search.study import StudyConfig
 from search.tasks.accuracy import value_of
@@ -31,6 +32,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         _front_section(result),
         sure_section(result, store, folder),
         _test_section(result),
+        targets_section(result),
         quantization_section(store, result, folder),
         contributions_section(folder),
         _search_section(store, folder),
@@ -43,7 +45,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
 def _front_section(result: dict[str, Any]) -> str:
     return (
         f"## Front\n\nAccuracy is on the validation split, from which the search chose. "
-        f"Hypervolume {result['hypervolume']:.4f}.\n\n{_table(header(result), front_rows(result))}"
+        f"Hypervolume {result['hypervolume']:.4f}.\n\n{markdown_table(header(result), front_rows(result))}"
     )
 
 
@@ -52,7 +54,7 @@ def _test_section(result: dict[str, Any]) -> str:
     if not members:
         return ""
     rows = [(m["record_id"], f"{m['accuracy']:.3f}", _test_cell(m["test"])) for m in members]
-    return "## On the test split\n\nMeasured once, at the end.\n\n" + _table(("record", "val", "test"), rows)
+    return "## On the test split\n\nMeasured once, at the end.\n\n" + markdown_table(("record", "val", "test"), rows)
 
 
 def _test_cell(test: dict[str, Any]) -> str:
@@ -117,10 +119,5 @@ def _trials_section(store: Store) -> str:
     states = ", ".join(f"{count} {state}" for state, count in sorted(store.states().items()))
     lost = [r for r in store.searched if r.state != "complete"]
     rows = [(r.id, r.state, describe(r.recipe), " ".join(r.reason.replace("|", "/").split())) for r in lost]
-    table = "\n\n" + _table(("record", "state", "recipe", "reason"), rows) if rows else ""
+    table = "\n\n" + markdown_table(("record", "state", "recipe", "reason"), rows) if rows else ""
     return f"## Records\n\n{store.trials()} trials, {len(store.searched)} records: {states}.{table}"
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

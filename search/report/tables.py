@@ -55,3 +55,9 @@ def _row(member: dict[str, Any], pick: str) -> tuple[str, ...]:
         pick,
         describe(Recipe.model_validate(member["recipe"])),
     )
+
+
+def markdown_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

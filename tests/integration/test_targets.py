@@ -1,0 +1,92 @@
+"""A study of three targets on real runtimes: one training, a front for each, and picks taken to a fourth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.measure.accuracy import measure_accuracy
+from search.results import open_study
+from search.runtimes.session import Runtime
+from tests.integration.test_study import make_study, search
+
+OTHERS = ["openvino-cpu", "torchscript-cpu"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("targets")
+    others = [{"name": name, "runs": 10} for name in OTHERS]
+    study = make_study(folder, other_targets=others, budget={"trials": 2}, final=None)
+    search("run", study, "--out", folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def result(finished: Path) -> dict[str, Any]:
+    return json.loads(search("front", finished, "--json").stdout)
+
+
+def test_every_complete_record_is_on_the_targets_that_run_it(finished: Path) -> None:
+    _, store = open_study(finished)
+    complete = [record for record in store.records.values() if record.state == "complete"]
+    assert len(complete) >= 3
+    for record in complete:
+        assert set(record.elsewhere) == set(OTHERS)
+        openvino, script = (record.elsewhere[name] for name in OTHERS)
+        assert openvino.artifact == record.artifact  # it reads the same file
+        assert openvino.measurement is not None
+        assert openvino.measurement.latency.runtime.startswith("openvino ")
+        if record.recipe.quantize.kind == "int8":
+            assert script.measurement is None
+            assert "torchscript-cpu runs fp32, not int8" in script.reason
+        else:
+            assert script.artifact is not None
+            assert script.measurement is not None
+            assert (finished / script.artifact.path).stat().st_size == script.artifact.size_bytes
+
+
+def test_accuracies_are_those_of_the_files_on_their_runtimes(finished: Path) -> None:
+    _, store = open_study(finished)
+    [first, *_] = [r for r in store.searched if r.state == "complete" and r.recipe.quantize.kind == "fp32"]
+    script = first.elsewhere["torchscript-cpu"]
+    assert script.artifact is not None
+    assert script.measurement is not None
+    again = measure_accuracy(
+        finished / script.artifact.path,
+        finished / "data" / "data.yaml",
+        image_size=first.recipe.image_size,
+        runtime=Runtime(name="torchscript"),
+    )
+    assert script.measurement.accuracy is not None
+    assert again.value == pytest.approx(script.measurement.accuracy.value, abs=1e-6)
+
+
+def test_there_is_a_front_for_each_and_how_far_they_agree(finished: Path, result: dict[str, Any]) -> None:
+    assert list(result["others"]) == OTHERS
+    assert all(own["front"] for own in result["others"].values())
+    pairs = [row["targets"] for row in result["agreement"]]
+    assert pairs == [["onnxruntime-cpu", OTHERS[0]], ["onnxruntime-cpu", OTHERS[1]], OTHERS]
+    one = json.loads(search("front", finished, "--target", "torchscript-cpu", "--json").stdout)
+    assert one["front"] == result["others"]["torchscript-cpu"]["front"]
+    assert all(member["artifact"].endswith("model.torchscript") for member in one["front"])
+    report = (finished / "report.md").read_text(encoding="utf-8")
+    assert "## On other targets" in report
+    assert "### openvino-cpu" in report
+    refused = search("front", finished, "--target", "phone", check=False)
+    assert refused.returncode == 2
+    assert "--target phone: " in refused.stderr
+
+
+def test_picks_are_taken_to_another_target_without_training(finished: Path) -> None:
+    printed = search("transfer", finished, "--target", "ncnn-cpu", "--pick", "most-accurate", "--json").stdout
+    rows = {row["model"]: row for row in json.loads(printed)}
+    assert set(rows) == {"baseline", "int8 alone", "most-accurate"}
+    assert rows["baseline"]["latency_ratio"] == pytest.approx(1, abs=0.5)  # ten runs of a tiny model
+    assert rows["baseline"]["ratio_to_main"] > 0
+    assert rows["int8 alone"]["reason"].endswith("ncnn-cpu runs fp32, fp16, not int8")
+    assert rows["baseline"]["runtime"].startswith("ncnn ")
+    assert json.loads((finished / "transfer.json").read_text())["rows"] == list(rows.values())
