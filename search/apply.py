@@ -81,16 +81,9 @@ def apply_recipe(
 
 def _write_formats(recipe: Recipe, formats: Sequence[str], place: Workplace, folder: Path) -> None:
     """Writes the model of the trial that is over, which is in the study's cache, in other formats than ONNX."""
-    from search.pipeline import shape
-    from search.stages.formats import export_format
+    from search.pipeline import shape, write_leaf
 
     if others := [name for name in formats if name != "onnx"]:
         model = trained_trunk(shape(recipe, place.inputs), recipe, place)
         for name in others:
-            export_format(
-                model,
-                name,
-                image_size=recipe.image_size,
-                folder=folder,
-                fp16=recipe.quantize.kind == "fp16",
-            )
+            write_leaf(model, recipe, place.inputs, folder=folder, form=name)

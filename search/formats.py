@@ -23,7 +23,7 @@ class Format:
     ``exporter`` is its name in Ultralytics. ``packages`` are requirements, of which "a | b" stands for either;
     ``install`` says how to get them. ``systems`` are the machines that its converter runs on, all if empty. ``gpu``
     says that a file is made on an NVIDIA GPU, for that GPU. ``no_fp16`` and ``no_integers`` say why 16-bit weights
-    and quantized ones are not to be had; they are, where empty.
+    and quantized ones are not to be had; they are, where empty, and in the kinds of ``integers``.
     """
 
     exporter: str
@@ -33,6 +33,7 @@ class Format:
     gpu: bool = False
     no_fp16: str = ""
     no_integers: str = ""
+    integers: tuple[str, ...] = ()
 
 
 ELSEWHERE = "run the apply command there"
@@ -62,12 +63,10 @@ FORMATS: dict[str, Format] = {
     ),
     "litert": Format(
         exporter="litert",
-        packages=("litert-torch>=0.10.0", "ai-edge-litert>=2.3.0"),
-        install="make another environment, since litert-torch holds pydantic back, and there, without constraints.txt, "
-        "pip install -e '.[litert]'",
         systems=("Linux x86_64", "Darwin x86_64", "Darwin arm64"),
         no_fp16="LiteRT itself computes an fp32 file in 16 bits where its delegate is told to",
-        no_integers=ANEW,
+        integers=("int8", "int8_dynamic", "weight_only"),
+        no_integers="its quantizer has int8, int8_dynamic and weight_only with 8 bits",
     ),
     "tensorrt": Format(
         exporter="engine",
@@ -103,7 +102,8 @@ def why_not_here(name: str, *, gpu: bool) -> Obstacle | None:
 def why_not_carried(name: str, precision: str) -> str:
     """Why a file of the format ``name`` cannot hold a model in a kind of ``quantize``; empty if it can."""
     form = FORMATS[name]
-    reason = {"fp32": "", "fp16": form.no_fp16}.get(precision, form.no_integers)
+    others = "" if precision in form.integers else form.no_integers
+    reason = {"fp32": "", "fp16": form.no_fp16}.get(precision, others)
     return f"{name} cannot carry quantize: {precision}: {reason}. Use a recipe with fp32" if reason else ""
 
 

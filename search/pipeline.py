@@ -24,6 +24,7 @@ from search.stages.activation import blend_activation, swap_activation
 from search.stages.export import export_onnx, finish_onnx
 from search.stages.finetune import OnEpoch, Snapshot, silent
 from search.stages.formats import export_format
+from search.stages.litert import write_litert
 from search.stages.prune import needs_batches
 from search.stages.prune_order import prune_in_training, prune_untrained
 from search.stages.qat import prepared, settled
@@ -168,6 +169,10 @@ def write_leaf(model: nn.Module, recipe: Recipe, inputs: Inputs, *, folder: Path
     """
     if form != "onnx":
         check_format(form, recipe.quantize.kind, gpu=inputs.device != "cpu")
+        if form == "litert":
+            images = partial(_images, inputs, recipe.image_size)
+            path = folder / "model.tflite"
+            return write_litert(model, recipe.quantize, image_size=recipe.image_size, images=images, path=path)
         fp16 = isinstance(recipe.quantize, Fp16)
         return export_format(model, form, image_size=recipe.image_size, folder=folder, fp16=fp16, opset=inputs.opset)
     float_file = folder.parent / f"float-{_export_name(recipe.export)}.onnx"

@@ -16,7 +16,7 @@ import hypothesis
 _PRIVATE = Path(tempfile.mkdtemp(prefix="yf-", dir="/tmp"))
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
 
-for _name in ("home", "ray", "yolo"):
+for _name in ("home", "ray", "tmp", "yolo"):
     (_PRIVATE / _name).mkdir()
 
 os.environ.pop("RAY_ADDRESS", None)  # it would win over address="local"
@@ -25,10 +25,13 @@ os.environ |= {
     "MPLBACKEND": "Agg",
     "RAY_TMPDIR": str(_PRIVATE / "ray"),
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TMPDIR": str(_PRIVATE / "tmp"),  # measurements take turns by locks there: not with those of other workers
     "YOLO_AUTOINSTALL": "false",
     "YOLO_CONFIG_DIR": str(_PRIVATE / "yolo"),
     "YOLO_OFFLINE": "true",
 }
+
+tempfile.tempdir = None  # it was found before
 
 # A deadline measures the machine and its other work, not the code.
 hypothesis.settings.register_profile("project", deadline=None)

@@ -129,6 +129,24 @@ def compare(
     typer.echo(json.dumps(result, indent=2) if as_json else report.table(result))
 
 
+@app.command(epilog="Example: python -m search transfer results/demo --target openvino-cpu --target ncnn-cpu")
+def transfer(
+    folder: StudyDir,
+    targets: Annotated[list[str], typer.Option("--target", help="A name that `targets` lists, or a .yaml.")],
+    picks: Annotated[list[str] | None, typer.Option("--pick", help="As front has it [default: recommended].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Takes picks of a study to other targets: their files for these, timed and validated there; trains nothing."""
+    from search.target import load_target
+    from search.transfer import table
+    from search.transfer import transfer as move
+
+    own = [load_target(name) for name in targets]
+    chosen = [_known_pick(pick) for pick in picks or ["recommended"]]
+    rows = move(folder, own, chosen, lambda row: typer.echo(f"{row.target}: {row.model} {row.reason}", err=True))
+    typer.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else table(rows))
+
+
 @app.command(epilog="Example: python -m search check results/tonight --against results/champion --latency-margin 0.05")
 def check(
     folder: StudyDir,

@@ -17,6 +17,7 @@ from search.measure.pairs import Effort
 from search.measure.profile import Profile, profile_from
 from search.measure.quiet import measuring
 from search.measure.worker import Worker
+from search.runtimes.session import Runtime
 from search.target import Target
 
 NOISY = "a training did not pause for it"
@@ -40,11 +41,18 @@ class Apart:
         self.close()
 
     def measure(
-        self, candidate: Path, effort: Effort | None = None, *, baseline: Path, timeout: float | None = None
+        self,
+        candidate: Path,
+        effort: Effort | None = None,
+        *,
+        baseline: Path,
+        baseline_runtime: Runtime | None = None,
+        timeout: float | None = None,
     ) -> Latency:
         """What ``measure_latency`` gives on the target, from the child; with the target's effort, if not given.
 
-        It waits for its turn on this machine. ``timeout`` is in seconds; by default it is what the target's effort
+        It waits for its turn on this machine. ``baseline_runtime`` runs the baseline, if that is for another target;
+        the target's environment must have it. ``timeout`` is in seconds; by default it is what the target's effort
         may take, and some.
 
         Raises:
@@ -58,6 +66,7 @@ class Apart:
             "candidate": str(candidate),
             "baseline": str(baseline),
             "runtime": asdict(target.as_runtime),
+            "baseline_runtime": asdict(baseline_runtime) if baseline_runtime else None,
             "effort": asdict(effort),
             "cores": target.cores,
         }

@@ -58,9 +58,16 @@ class _Requests:
             return {"error": str(error)}
 
     def measure(
-        self, candidate: str, baseline: str, runtime: dict[str, Any], effort: dict[str, Any], **more: Any
+        self,
+        candidate: str,
+        baseline: str,
+        runtime: dict[str, Any],
+        baseline_runtime: dict[str, Any] | None,
+        effort: dict[str, Any],
+        **more: Any,
     ) -> dict[str, Any]:
         """Two files' latency beside one another."""
+        more["baseline_runtime"] = Runtime(**baseline_runtime) if baseline_runtime else None
         own = {"runtime": Runtime(**runtime), "effort": Effort(**effort)}
         return {"latency": asdict(measure_latency(Path(candidate), Path(baseline), **own, **more))}
 

@@ -45,7 +45,6 @@ def test_a_missing_package_is_named_with_what_installs_it(installed: dict[str, s
     for name, packages, install in (
         ("openvino", "openvino>=2024.0.0", "'.[openvino]'"),
         ("ncnn", "ncnn and pnnx==20260526", "'.[ncnn]'"),
-        ("litert", "litert-torch>=0.10.0 and ai-edge-litert>=2.3.0", "another environment"),
         ("tensorrt", "tensorrt | tensorrt-cu13 | tensorrt-cu12", "tensorrt-cu12"),
     ):
         obstacle = why_not_here(name, gpu=True)
@@ -61,7 +60,6 @@ def test_a_missing_package_is_named_with_what_installs_it(installed: dict[str, s
 
 def test_what_is_installed_is_enough_and_is_named(installed: dict[str, str]) -> None:
     installed |= {"ncnn": "1.0.20260526", "pnnx": "20260526", "tensorrt-cu12": "10.16"}
-    installed |= {"litert-torch": "0.10.0", "ai-edge-litert": "2.3.0"}
     for name in ("ncnn", "tensorrt", "litert"):
         assert why_not_here(name, gpu=True) is None
         check_format(name, "fp32", gpu=True)
@@ -81,7 +79,7 @@ def test_tensorrt_needs_the_gpu_that_runs_it(installed: dict[str, str]) -> None:
 
 
 def test_litert_s_converter_runs_on_few_systems(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    installed |= {"litert-torch": "0.10.0", "ai-edge-litert": "2.3.0"}
+    assert why_not_here("litert", gpu=False) is None  # its converter gets an environment of its own
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert "Linux x86_64, Darwin x86_64, Darwin arm64 only, and this is Linux aarch64" in str(
         why_not_here("litert", gpu=False)
@@ -92,7 +90,8 @@ def test_every_format_carries_fp32_and_says_why_it_carries_nothing_else() -> Non
     assert [name for name in FORMATS if why_not_carried(name, FP32)] == []
     assert [name for name in FORMATS if why_not_carried(name, FP16)] == ["torchscript", "litert"]
     for kind in INTEGERS:
-        assert [name for name in FORMATS if not why_not_carried(name, kind)] == ["onnx"]
+        carried = ["onnx", "litert"] if kind in {"int8", "int8_dynamic", "weight_only"} else ["onnx"]
+        assert [name for name in FORMATS if not why_not_carried(name, kind)] == carried
     assert "OpenVINO reads the int8 model.onnx as it is" in why_not_carried("openvino", "int8")
     with pytest.raises(UserError, match="litert cannot carry quantize: fp16: LiteRT itself computes"):
         check_format("litert", "fp16", gpu=False)
@@ -103,7 +102,7 @@ def test_doctor_has_a_line_for_each_format(installed: dict[str, str]) -> None:
     lines = format_lines()
     assert list(lines) == [f"format {name}" for name in FORMATS]
     assert not any(check.required for check in lines.values())
-    assert [name for name, check in lines.items() if check.ok] == ["format torchscript"]
+    assert [name for name, check in lines.items() if check.ok] == ["format torchscript", "format litert"]
     assert all(check.advice for check in lines.values() if not check.ok)
     assert lines["format openvino"].detail == "openvino needs openvino>=2024.0.0"
     assert "pip install" in lines["format openvino"].advice
@@ -115,10 +114,11 @@ def test_the_extras_install_what_the_formats_need() -> None:
     pinned = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
     )
-    for name in ("openvino", "ncnn", "litert"):
+    for name in ("openvino", "ncnn"):
         offered = {item.name: item for item in map(Requirement, extras[name])}
         for wanted in map(Requirement, FORMATS[name].packages):
             lowest = next(iter(offered[wanted.name].specifier)).version
             assert wanted.specifier.contains(pinned.get(wanted.name, lowest))
-            assert name == "litert" or offered[wanted.name].specifier.contains(pinned[wanted.name])
-    assert "yolo-front[openvino,ncnn]" in extras["dev"]
+            assert offered[wanted.name].specifier.contains(pinned[wanted.name])
+    [everything] = [item for item in map(Requirement, extras["dev"]) if item.name == "yolo-front"]
+    assert {"openvino", "ncnn"} <= everything.extras

@@ -1,0 +1,164 @@
+"""Takes picks of a finished study to other targets: their files for these, timed and validated there.
+
+What was trained is in the study's cache, so nothing is trained. Beside each pick is what takes no search: the baseline
+in float and in 8 bits.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from search.contributions import picked_members
+from search.errors import UserError
+from search.measure.apart import Apart
+from search.measure.parcel import pack
+from search.results import open_study, summary
+from search.store import locked, write_atomically
+from search.study import StudyConfig, check_files
+from search.target import Target
+from search.trial import Workplace, check_carried, trained_trunk
+from spaces.recipe import Export, Int8Static, Recipe
+
+FILE = "transfer.json"
+INT8 = "int8 alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model on one target.
+
+    ``latency_ratio`` is to the FP32 baseline on the same target, ``ratio_to_main`` to the FP32 baseline on the study's
+    main target, each with its 95 % interval. Without values there is a ``reason``.
+    """
+
+    target: str
+    model: str
+    record_id: str | None
+    accuracy: float | None = None
+    latency_ratio: float | None = None
+    latency_ratio_ci: tuple[float, float] | None = None
+    ratio_to_main: float | None = None
+    ratio_to_main_ci: tuple[float, float] | None = None
+    latency_ms_p50: float | None = None
+    size_bytes: int | None = None
+    runtime: str = ""
+    host: str = ""
+    reason: str = ""
+
+
+def transfer(
+    folder: Path, targets: Sequence[Target], picks: Sequence[str], on_row: Callable[[Row], None] = lambda row: None
+) -> list[Row]:
+    """Measures the baseline, its 8-bit form and the ``picks`` of the study in ``folder`` on every target.
+
+    The rows are in ``transfer.json`` too, which is written after each.
+
+    Raises:
+        UserError: there is no study, no front, or it is in use.
+    """
+    from search.prepare import prepare
+
+    config, store = open_study(folder)
+    check_files(config)
+    names = picked_members(summary(config, store, folder), picks)
+    models = _plain_models(config) | {
+        " and ".join(own): (record_id, store.records[record_id].recipe) for record_id, own in names.items()
+    }
+    if not names:
+        raise UserError(f"the front of {folder} is empty; there is nothing to take to other targets")
+    rows: list[Row] = []
+    with locked(folder):
+        own = config.model_copy(update={"target": config.target, "other_targets": ()})
+        place = prepare(own, folder, threads=max(1, int(config.resources.cpus_per_trial)))
+        place = replace(place, inputs=replace(place.inputs, may_train=False))
+        for target in targets:
+            for row in _on_target(target, models, place):
+                rows.append(row)
+                content = {"study": config.name, "rows": [asdict(row) for row in rows]}
+                write_atomically(folder / FILE, json.dumps(content, indent=2) + "\n")
+                on_row(row)
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| target | model | mAP50-95 or top-1 | latency | to the main target's baseline | ms | MB |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        if row.accuracy is None:
+            lines.append(f"| {row.target} | {row.model} | {row.reason} | | | | |")
+            continue
+        assert row.latency_ratio and row.ratio_to_main and row.latency_ratio_ci and row.ratio_to_main_ci
+        assert row.latency_ms_p50 and row.size_bytes
+        lines.append(
+            f"| {row.target} | {row.model} | {row.accuracy:.3f} | {_ratio(row.latency_ratio, row.latency_ratio_ci)} "
+            f"| {_ratio(row.ratio_to_main, row.ratio_to_main_ci)} | {row.latency_ms_p50:.1f} "
+            f"| {row.size_bytes / 1e6:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _ratio(value: float, ci: tuple[float, float]) -> str:
+    return f"×{value:.3f} ({ci[0]:.3f}–{ci[1]:.3f})"
+
+
+def _plain_models(config: StudyConfig) -> dict[str, tuple[str | None, Recipe]]:
+    plain = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
+    return {"baseline": (None, plain), INT8: (None, plain.model_copy(update={"quantize": Int8Static()}))}
+
+
+def _on_target(target: Target, models: dict[str, tuple[str | None, Recipe]], place: Workplace) -> Generator[Row]:
+    """A row for each model; one that fails has its reason."""
+    with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name, Apart(target) as apart:
+        baseline: Path | None = None
+        for model, (record_id, recipe) in models.items():
+            row = Row(target=target.name, model=model, record_id=record_id)
+            try:
+                file = _written(recipe, target, place, Path(name) / model.replace(" ", "-"))
+                baseline = baseline or file
+                yield replace(row, **_measured(file, baseline, recipe, target, place, apart))
+            except Exception as error:  # noqa: BLE001 - runtimes' exceptions have no common base class
+                traceback.print_exc()
+                yield replace(row, reason=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+                if baseline is None:  # nothing to compare with
+                    return
+
+
+def _written(recipe: Recipe, target: Target, place: Workplace, folder: Path) -> Path:
+    from search.pipeline import shape, write_leaf
+
+    check_carried(target, recipe)
+    model = trained_trunk(shape(recipe, place.inputs), recipe, place)
+    inputs = replace(place.inputs, opset=target.opset)
+    return write_leaf(model, recipe, inputs, folder=folder / "leaf", form=target.format)
+
+
+def _measured(
+    file: Path, baseline: Path, recipe: Recipe, target: Target, place: Workplace, apart: Apart
+) -> dict[str, Any]:
+    from search.measure.accuracy import measure_accuracy
+
+    measure = partial(apart.measure, file)
+    here = measure(baseline=baseline)
+    main = measure(baseline=place.baseline(place.target), baseline_runtime=place.target.as_runtime)
+    runtime = replace(target.as_runtime, threads=place.inputs.threads)
+    return {
+        "accuracy": measure_accuracy(file, place.inputs.data, image_size=recipe.image_size, runtime=runtime).value,
+        "latency_ratio": here.ratio,
+        "latency_ratio_ci": (here.ratio_low, here.ratio_high),
+        "ratio_to_main": main.ratio,
+        "ratio_to_main_ci": (main.ratio_low, main.ratio_high),
+        "latency_ms_p50": here.p50_ms,
+        "size_bytes": pack(file).size,
+        "runtime": here.runtime,
+        "host": here.host,
+    }
