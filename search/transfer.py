@@ -1,7 +1,7 @@
 """Takes picks of a finished study to other targets: their files for these, timed and validated there.
 
 What was trained is in the study's cache, so nothing is trained. Beside each pick is what takes no search: the baseline
-in float and in 8 bits.
+in float and in 8 bits. What a target does not run in a pick's precision, it gets in fp32.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from search.results import open_study, summary
 from search.store import locked, write_atomically
 from search.study import StudyConfig, check_files
 from search.target import Target
-from search.trial import Workplace, check_carried, trained_trunk
-from spaces.recipe import Export, Int8Static, Recipe
+from search.trial import Workplace, check_carried, reason_of, trained_trunk
+from spaces.recipe import Export, Fp32, Int8Static, Recipe
 
 FILE = "transfer.json"
 INT8 = "int8 alone"
@@ -120,7 +120,9 @@ def _on_target(target: Target, models: dict[str, tuple[str | None, Recipe]], pla
     """A row for each model; one that fails has its reason."""
     with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name, Apart(target) as apart:
         baseline: Path | None = None
-        for model, (record_id, recipe) in models.items():
+        for name_there, (record_id, own) in models.items():
+            recipe = _carried(own, target)
+            model = name_there if recipe == own else f"{name_there}, in fp32"
             row = Row(target=target.name, model=model, record_id=record_id)
             try:
                 file = _written(recipe, target, place, Path(name) / model.replace(" ", "-"))
@@ -128,15 +130,23 @@ def _on_target(target: Target, models: dict[str, tuple[str | None, Recipe]], pla
                 yield replace(row, **_measured(file, baseline, recipe, target, place, apart))
             except Exception as error:  # noqa: BLE001 - runtimes' exceptions have no common base class
                 traceback.print_exc()
-                yield replace(row, reason=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+                yield replace(row, reason=reason_of(error))
                 if baseline is None:  # nothing to compare with
                     return
+
+
+def _carried(recipe: Recipe, target: Target) -> Recipe:
+    """``recipe``, in fp32 if the target does not run its precision."""
+    try:
+        check_carried(target, recipe)
+    except UserError:
+        return recipe.model_copy(update={"quantize": Fp32()})
+    return recipe
 
 
 def _written(recipe: Recipe, target: Target, place: Workplace, folder: Path) -> Path:
     from search.pipeline import shape, write_leaf
 
-    check_carried(target, recipe)
     model = trained_trunk(shape(recipe, place.inputs), recipe, place)
     inputs = replace(place.inputs, opset=target.opset)
     return write_leaf(model, recipe, inputs, folder=folder / "leaf", form=target.format)

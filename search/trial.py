@@ -152,7 +152,7 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
         records = try_recipe(task, place, latency, lambda r: tune.report({"rung": _as_json(r)}), elsewhere)
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
         traceback.print_exc()
-        reason = _reason(error)
+        reason = reason_of(error)
         records = [Record(id=leaf.id, recipe=leaf, state="failed", reason=reason) for leaf in task.leaves]
     tune.report({"records": _as_json(records)})
 
@@ -239,7 +239,7 @@ def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path
             measured = gauge.quick(file)
         except Exception as error:  # noqa: BLE001 - as in _finish
             traceback.print_exc()
-            records[leaf.id] = Record(id=leaf.id, recipe=leaf, state="failed", reason=_reason(error))
+            records[leaf.id] = Record(id=leaf.id, recipe=leaf, state="failed", reason=reason_of(error))
             continue
         reason = why_screened(
             measured.latency, size_bytes=measured.size_bytes, size_ratio=measured.size_ratio, bar=task.bar
@@ -274,7 +274,7 @@ def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Pa
         artifact = write_artifact(leaf.id, file, recipe=leaf, measurement=measurement, folder=place.folder, form=form)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
         traceback.print_exc()
-        return Record(id=leaf.id, recipe=leaf, state="failed", reason=_reason(error))
+        return Record(id=leaf.id, recipe=leaf, state="failed", reason=reason_of(error))
     return Record(id=leaf.id, recipe=leaf, state="complete", artifact=artifact, measurement=measurement)
 
 
@@ -296,7 +296,7 @@ def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: P
         found = Elsewhere(artifact=artifact, measurement=gauge.full(file, leaf))
     except Exception as error:  # noqa: BLE001 - as in _finish
         traceback.print_exc()
-        found = Elsewhere(reason=_reason(error))
+        found = Elsewhere(reason=reason_of(error))
     return record.model_copy(update={"elsewhere": {**record.elsewhere, target.name: found}})
 
 
@@ -307,7 +307,8 @@ def check_carried(target: Target, leaf: Recipe) -> None:
         raise UserError(f"{target.name} runs {', '.join(target.precisions)}, not {kind}{f'-{bits}' if bits else ''}")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What went wrong, as a record has it."""
     return f"{type(error).__name__}: {error}"[:500]
 
 

@@ -16,8 +16,8 @@ def targets_section(result: dict[str, Any]) -> str:
     return "\n\n".join(["## On other targets", told, found, _agreement(result["agreement"])])
 
 
-_INTRODUCTION = """The search was for {main}. The same recipes were measured on the other targets, each beside the baseline
-there, and this is what is best there of what the search tried."""
+_INTRODUCTION = """The search was for {main}. The same recipes were measured on the other targets, each beside the
+baseline there, and this is what is best there of what the search tried."""
 
 
 def _front(name: str, own: dict[str, Any]) -> str:
