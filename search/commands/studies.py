@@ -150,7 +150,7 @@ def transfer(
     from search.transfer import transfer as move
 
     own = [load_target(name) for name in targets]
-    chosen = [_known_pick(pick) for pick in picks or ["recommended"]]
+    chosen = [known_pick(pick) for pick in picks or ["recommended"]]
     rows = move(folder, own, chosen, lambda row: typer.echo(f"{row.target}: {row.model} {row.reason}", err=True))
     typer.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else table(rows))
 
@@ -174,7 +174,7 @@ def check(
     margins = Margins(accuracy=accuracy_margin, latency=latency_margin, size=size_margin)
     with Apart(open_study(folder)[0].target) as apart:
         verdict = examine(
-            folder, against, _known_pick(pick), margins, lambda new, old: apart.measure(new, baseline=old)
+            folder, against, known_pick(pick), margins, lambda new, old: apart.measure(new, baseline=old)
         )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(asdict(verdict), indent=2))
@@ -196,10 +196,11 @@ def _run(config: Any, folder: Path) -> None:
 def _choose(result: dict[str, Any], pick: str) -> dict[str, Any]:
     from search.results import choose
 
-    return choose(result, _known_pick(pick))
+    return choose(result, known_pick(pick))
 
 
-def _known_pick(pick: str) -> str:
+def known_pick(pick: str) -> str:
+    """``pick``, if there is one of this name. Raises UserError."""
     from search.errors import UserError
     from search.front import PICKS
 

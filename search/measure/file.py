@@ -66,10 +66,11 @@ def measure_file(
         "runtime": latency.runtime,
         "host": latency.host,
     }
-    return result | (more.flat() if more else {}) | (_accuracy(model, data, split, target) if data else {})
+    return result | (more.flat() if more else {}) | (accuracy_of(model, data, split, target) if data else {})
 
 
-def _accuracy(model: Path, data: Path, split: str, target: Target) -> dict[str, Any]:
+def accuracy_of(model: Path, data: Path, split: str, target: Target) -> dict[str, Any]:
+    """The accuracy of ``model`` on a split of the user's ``data``, as a flat object. Raises UserError."""
     from search.data import make_view, read_data
     from search.measure.accuracy import measure_accuracy
 

@@ -1,6 +1,7 @@
 """From a camera's picture to its likeliest classes, around a YOLO classifier that takes and gives plain arrays.
 
-The steps are those of Ultralytics' predictor. Besides numpy they need Pillow, whose resizing they use.
+The steps are those of Ultralytics' predictor. Besides numpy they need Pillow, whose resizing they use. Bundles have
+a copy of this file (search/bundle), so it imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.runtimes.detection import Floats, Picture
+Picture = NDArray[np.uint8]  # (H, W, 3), blue first
+Floats = NDArray[np.float32]
 
 TOP = 5
 

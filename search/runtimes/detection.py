@@ -1,7 +1,8 @@
 """From a camera's picture to boxes on it, around a YOLO detector that takes and gives plain arrays; numpy only.
 
 The steps are those of Ultralytics' predictor for a model of fixed input size: letterbox, the model, non-maximum
-suppression, boxes in the picture's own pixels.
+suppression, boxes in the picture's own pixels. Bundles have a copy of this file (search/bundle), so it imports nothing
+of this project.
 """
 
 from __future__ import annotations
