@@ -35,8 +35,8 @@ class Gauge:
     flops: int
 
     def quick(self, file: Path) -> Measurement:
-        """Latency, with a third of the runs, and size: all that can be known before training."""
-        return self._measurement(file, None, self.target.effort(max(20, self.target.runs // 3)))
+        """Latency, with a quarter of the runs, and size: all that can be known before training."""
+        return self._measurement(file, None, self.target.effort(max(20, self.target.runs // 4)))
 
     def full(self, file: Path, recipe: Recipe) -> Measurement:
         """Accuracy on the validation split, latency and size; raises as ``accuracy`` does."""

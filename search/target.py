@@ -48,7 +48,7 @@ class Target(BaseModel):
     threads: int = Field(default=1, ge=1, le=256)
     batch: int = Field(default=1, ge=1, le=1024)
     cores: tuple[int, ...] | None = None
-    runs: int = Field(default=150, ge=10, le=100_000)
+    runs: int = Field(default=200, ge=10, le=100_000)
     precision: float = Field(default=0.01, gt=0, lt=1)
     seconds: float = Field(default=60.0, gt=0)
     opset: int = Field(default=17, ge=13, le=20)

@@ -23,11 +23,11 @@ Run = Callable[[], object]
 Opener = Callable[[], Run]  # loads a model and returns what runs it once
 Pair = tuple[Run, Run]  # the candidate's run and the baseline's
 
-LEAST = 5  # sessions before the interval is believed
+LEAST = 10  # sessions before the interval is believed
 PAIRS = 10  # of a session
 WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change by less than this share
 LONGEST_WARMUP = 60  # pairs of the first session
-REWARM = 3  # pairs of the others, whose memory is new while the machine is warm
+REWARM = 5  # pairs of the others, whose memory is new: until then small models are some percent slower or faster
 DRIFT = 0.05  # share by which the baseline may change from the first third of a measurement to the last
 SPREAD = 0.15  # of the baseline: half of its runs may differ from one another by this share
 
@@ -68,7 +68,7 @@ class Effort:
     It is known when half the width of its 95 % interval is ``precision`` of it (0.01: one percent).
     """
 
-    runs: int = 150
+    runs: int = 200
     precision: float = 0.01
     seconds: float = 60.0
 

@@ -34,7 +34,7 @@ def test_a_study_names_a_target_or_changes_its_keys(tmp_path: Path) -> None:
     study = StudyConfig.model_validate(content | own_targets)
     assert [target.name for target in study.targets] == ["onnxruntime-cpu", "board"]
     assert study.other_targets[0].as_runtime == Runtime(threads=4)
-    assert (study.other_targets[0].runs, study.target.runs) == (20, 150)
+    assert (study.other_targets[0].runs, study.target.runs) == (20, 200)
     changed = StudyConfig.model_validate(content | {"target": {"name": "onnxruntime-cpu", "threads": 2}}).target
     assert (changed.threads, changed.about) == (2, load_target("onnxruntime-cpu").about)
     assert StudyConfig.model_validate(content).target == Target()
