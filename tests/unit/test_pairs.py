@@ -146,7 +146,7 @@ def test_both_come_first_equally_often() -> None:
     order: list[int] = []
     machine = Machine(lambda call: 2.0, lambda call: 8.0)
     runs = (lambda: (order.append(0), machine.run(0)), lambda: (order.append(1), machine.run(1)))
-    series = time_pairs((lambda: runs[0], lambda: runs[1]), Effort(runs=60, precision=-1.0), threads=1, clock=machine)
+    series = time_pairs((lambda: runs[0], lambda: runs[1]), Effort(runs=100, precision=-1.0), threads=1, clock=machine)
     own = order[2 * (series.warmup - REWARM) :: 2]  # sessions of as many warming pairs each
     first = np.array(own).reshape(-1, REWARM + PAIRS)[:, REWARM:]
     assert first.mean(axis=1) == pytest.approx(0.5)
@@ -167,11 +167,11 @@ def test_the_threads_own_time_counts_where_there_is_one_thread() -> None:
 @pytest.mark.parametrize(
     ("baseline", "sentence"),
     [
-        (lambda call: 8.0 if call < 25 else 9.0, "12% slower: the processor throttles"),
-        (lambda call: 9.0 if call < 25 else 8.0, "11% faster: a neighbour went"),
+        (lambda call: 8.0 if call < 75 else 9.0, "12% slower: the processor throttles"),
+        (lambda call: 9.0 if call < 75 else 8.0, "11% faster: a neighbour went"),
         (noisy(8, 0.3, 3), "spread by .*: a noisy neighbour"),
     ],
 )
 def test_what_the_baseline_shows_is_said(baseline: Callable[[int], float], sentence: str) -> None:
-    series = Machine(lambda call: 2.0, baseline).time(Effort(runs=60, precision=-1.0))
+    series = Machine(lambda call: 2.0, baseline).time(Effort(runs=100, precision=-1.0))
     assert re.search(sentence, " ".join(doubts(series)))

@@ -204,7 +204,7 @@ def test_overrides_win_over_the_file_and_are_yaml(good: dict[str, Any], tmp_path
         "seed=2",
     )
     assert (config.budget.trials, config.budget.minutes) == (8, None)
-    assert (config.target.threads, config.target.runs) == (2, 150)
+    assert (config.target.threads, config.target.runs) == (2, 200)
     assert config.objectives == ("accuracy", "size")
     assert config.constraints.max_accuracy_drop == 0.05
     assert config.train_settings == {"mosaic": 0.0}
