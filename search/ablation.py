@@ -28,7 +28,8 @@ from search.record import Record
 from search.results import choose, open_study, summary
 from search.store import Store, locked, write_atomically
 from search.study import StudyConfig, check_files
-from search.trial import Workplace, trained_trunk
+from search.trial import trained_trunk
+from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import Export, Recipe
 

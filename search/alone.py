@@ -27,7 +27,8 @@ from search.measure.latency import Latency
 from search.measure.pairs import Effort
 from search.store import write_atomically
 from search.tasks.accuracy import shown, value_of
-from search.trial import Workplace, trained_trunk
+from search.trial import trained_trunk
+from search.workplace import Workplace
 from spaces.combine import epochs_of, plain_recipe, recipe_of
 from spaces.recipe import NoDistill, NoFinetune, NoQat, Recipe
 from spaces.techniques import Setting

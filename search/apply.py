@@ -19,7 +19,8 @@ from search.record import Record
 from search.study import StudyConfig
 from search.target import Target
 from search.tasks.table import KINDS, check_recipe
-from search.trial import Task, Workplace, trained_trunk, try_recipe
+from search.trial import Task, trained_trunk, try_recipe
+from search.workplace import Workplace
 from spaces.recipe import Recipe
 
 

@@ -26,7 +26,7 @@ from search.measure.host import host_info
 from search.report.catalogue import catalogue_page
 from search.store import locked, write_atomically
 from search.study import StudyConfig
-from search.trial import Workplace
+from search.workplace import Workplace
 from spaces.combine import plain_recipe
 from spaces.techniques import TECHNIQUES, Setting
 

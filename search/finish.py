@@ -14,7 +14,7 @@ from search.results import summary
 from search.store import Store, write_atomically
 from search.study import StudyConfig
 from search.tasks.table import view_content
-from search.trial import Workplace
+from search.workplace import Workplace
 
 
 def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace, latency: MeasureLatency) -> None:

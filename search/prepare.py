@@ -18,7 +18,7 @@ from search.record import BASELINE, Elsewhere, Record
 from search.store import write_atomically
 from search.study import BaselineTraining, Resources, StudyConfig
 from search.tasks.table import KINDS, kind_of_view, view_content
-from search.trial import Workplace
+from search.workplace import Workplace
 from spaces.recipe import Export, Recipe
 
 

@@ -12,7 +12,7 @@ from search.artifact import MeasureLatency
 from search.hosts import note_hosts
 from search.store import Store
 from search.target import Target
-from search.trial import Workplace
+from search.workplace import Workplace
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -23,7 +23,8 @@ from search.results import open_study, summary
 from search.store import locked, write_atomically
 from search.study import StudyConfig, check_files
 from search.target import Target
-from search.trial import Workplace, check_carried, reason_of, trained_trunk
+from search.trial import reason_of, trained_trunk
+from search.workplace import Workplace, check_carried
 from spaces.recipe import Export, Fp32, Int8Static, Recipe
 
 FILE = "transfer.json"

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,13 +23,9 @@ from pydantic import BaseModel, ConfigDict
 
 from search.artifact import Gauge, MeasureLatency, add_artifact, write_artifact
 from search.engine.length import total_epochs
-from search.engine.rungs import RungSettings
-from search.errors import UserError
-from search.measure.parcel import pack
 from search.record import Elsewhere, Record
-from search.runtimes.session import Runtime
 from search.screen import Bar, Expectation, why_not_worth, why_screened
-from search.target import Target
+from search.workplace import Workplace, check_carried
 from spaces.parts.prune import training_epochs
 from spaces.recipe import Fp32, Recipe
 
@@ -46,48 +42,6 @@ class Task(BaseModel):
     leaves: tuple[Recipe, ...]  # all of one trunk
     bar: Bar | None = None  # None: measure everything, screen nothing
     expected: Expectation | None = None  # of the leaves, if they were proposed for it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """Where trials of a study work; the same for all of them. Paths are absolute.
-
-    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format.
-    """
-
-    folder: Path
-    inputs: Any  # search.pipeline.Inputs; not named here, so that the driver need not import torch
-    target: Target
-    baselines: dict[str, Path]
-    baseline_recipe: Recipe
-    others: tuple[Target, ...] = ()
-    trial_minutes: float | None = None
-    rungs: RungSettings | None = None
-
-    @property
-    def runtime(self) -> Runtime:
-        """What runs files of the main target to see how accurate they are, on as many threads as a trial has."""
-        return replace(self.target.as_runtime, threads=self.inputs.threads)
-
-    def baseline(self, target: Target) -> Path:
-        """The uncompressed model, as ``target`` reads it."""
-        return self.baselines[target.format]
-
-    def gauge(
-        self, model: Any, image_size: int, measure_latency: MeasureLatency, target: Target | None = None
-    ) -> Gauge:
-        """What measures the files that are made of ``model``, on the study's main target if not given."""
-        from search.pipeline import facts
-
-        own = target or self.target
-        return Gauge(
-            measure_latency=measure_latency,
-            target=own,
-            data=self.inputs.data,
-            threads=self.inputs.threads,
-            baseline_size=pack(self.baseline(own)).size,
-            **facts(model, image_size),
-        )
 
 
 def try_recipe(
@@ -298,13 +252,6 @@ def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: P
         traceback.print_exc()
         found = Elsewhere(reason=reason_of(error))
     return record.model_copy(update={"elsewhere": {**record.elsewhere, target.name: found}})
-
-
-def check_carried(target: Target, leaf: Recipe) -> None:
-    """Refuses a leaf in a precision that ``target`` does not run."""
-    kind, bits = leaf.quantize.kind, getattr(leaf.quantize, "bits", None)
-    if not target.runs_kind(kind, bits):
-        raise UserError(f"{target.name} runs {', '.join(target.precisions)}, not {kind}{f'-{bits}' if bits else ''}")
 
 
 def reason_of(error: Exception) -> str:

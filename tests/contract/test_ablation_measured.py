@@ -24,7 +24,8 @@ from search.prepare import measured_baseline, prepare
 from search.record import Record
 from search.store import Store, write_atomically
 from search.study import StudyConfig
-from search.trial import Task, Workplace, try_recipe
+from search.trial import Task, try_recipe
+from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, LogitDistill, Recipe
 from tests.fakes import make_record

@@ -1,0 +1,64 @@
+"""Where trials of a study work: its folder, its data, its targets, and the baseline's files that they compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from search.artifact import Gauge, MeasureLatency
+from search.engine.rungs import RungSettings
+from search.errors import UserError
+from search.measure.parcel import pack
+from search.runtimes.session import Runtime
+from search.target import Target
+from spaces.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where trials of a study work; the same for all of them. Paths are absolute.
+
+    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format.
+    """
+
+    folder: Path
+    inputs: Any  # search.pipeline.Inputs; not named here, so that the driver need not import torch
+    target: Target
+    baselines: dict[str, Path]
+    baseline_recipe: Recipe
+    others: tuple[Target, ...] = ()
+    trial_minutes: float | None = None
+    rungs: RungSettings | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs files of the main target to see how accurate they are, on as many threads as a trial has."""
+        return replace(self.target.as_runtime, threads=self.inputs.threads)
+
+    def baseline(self, target: Target) -> Path:
+        """The uncompressed model, as ``target`` reads it."""
+        return self.baselines[target.format]
+
+    def gauge(
+        self, model: Any, image_size: int, measure_latency: MeasureLatency, target: Target | None = None
+    ) -> Gauge:
+        """What measures the files that are made of ``model``, on the study's main target if not given."""
+        from search.pipeline import facts
+
+        own = target or self.target
+        return Gauge(
+            measure_latency=measure_latency,
+            target=own,
+            data=self.inputs.data,
+            threads=self.inputs.threads,
+            baseline_size=pack(self.baseline(own)).size,
+            **facts(model, image_size),
+        )
+
+
+def check_carried(target: Target, leaf: Recipe) -> None:
+    """Refuses a leaf in a precision that ``target`` does not run."""
+    kind, bits = leaf.quantize.kind, getattr(leaf.quantize, "bits", None)
+    if not target.runs_kind(kind, bits):
+        raise UserError(f"{target.name} runs {', '.join(target.precisions)}, not {kind}{f'-{bits}' if bits else ''}")
