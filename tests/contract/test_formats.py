@@ -340,7 +340,7 @@ def test_apply_keeps_the_onnx_file_when_another_format_fails(
     def fail(*_: Any, **__: Any) -> Path:
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr("search.stages.formats.export_format", fail)
+    monkeypatch.setattr("search.pipeline.export_format", fail)
     quick = recipe.model_copy(update={"finetune": Recipe(image_size=SIZE).finetune})
     arguments = {"model": str(baseline), "data": data, "seed": 0, "threads": 1}
     with pytest.raises(RuntimeError, match="no such operator"):
