@@ -167,7 +167,7 @@ def test_the_session_that_is_timed_is_the_one_that_is_judged(
         opened.append(runtime)
         return open_session(path, runtime)
 
-    monkeypatch.setattr("search.measure.accuracy.open_session", open_recorded)
+    monkeypatch.setattr("search.measure.far.open_session", open_recorded)
     measure_accuracy(file, labelled, image_size=SIZE, runtime=Runtime(threads=2))
     assert opened == [Runtime(threads=2)]
 
