@@ -10,6 +10,7 @@ from pathlib import Path
 
 from search.artifact import MeasureLatency
 from search.hosts import note_hosts
+from search.measure.latency import last_cores
 from search.store import Store
 from search.target import Target
 from search.workplace import Workplace
@@ -29,7 +30,26 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+CORES = "YOLO_FRONT_TRAINING_CORES"  # of workers on the driver's machine
+SPARE = 4
 WORKER_VARIABLES = ("YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_VERBOSE", "MPLBACKEND")
+
+
+def training_cores(targets: Sequence[Target]) -> list[int]:
+    """The cores of this machine that trials keep to, away from those that measurements are pinned to.
+
+    Empty, which is all, where a machine has fewer than four cores to spare, or says nothing of cores.
+    """
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    measuring = {core for target in targets for core in target.cores or last_cores(target.threads)}
+    rest = [core for core in usable if core not in measuring]
+    return rest if len(rest) >= SPARE and len(rest) < len(usable) else []
+
+
+def keep_to_cores() -> None:
+    """Keeps this worker to the cores for trials, if the driver set any apart."""
+    if text := os.environ.get(CORES):
+        os.sched_setaffinity(0, [int(core) for core in text.split(",")])
 
 
 def prepare_environment() -> None:
@@ -73,11 +93,15 @@ def _start_ray(targets: Sequence[Target]) -> None:
     variables = {name: os.environ[name] for name in WORKER_VARIABLES if name in os.environ}
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     joins = "RAY_ADDRESS" in os.environ
+    cores = [] if joins else training_cores(targets)
+    if cores:
+        variables[CORES] = ",".join(map(str, cores))
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"),
         include_dashboard=None if joins else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        num_cpus=len(cores) if cores else None,
         resources=None if joins else {target.slot: 1 for target in targets},
         runtime_env={"env_vars": variables},
     )

@@ -98,7 +98,9 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
     from ray import tune
 
     from search.measure.bench import remote_latency
+    from search.ray_study import keep_to_cores
 
+    keep_to_cores()
     task = Task.model_validate_json(config["task"])
     latency, *others = (remote_latency(place.baseline(target), target) for target in (place.target, *place.others))
     elsewhere = dict(zip((target.name for target in place.others), others, strict=True))
