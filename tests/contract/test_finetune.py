@@ -36,9 +36,9 @@ class Places:
     runs: Path  # of Ultralytics
 
     def left(self) -> list[Path]:
-        """What was left all the same, but for the cache that PyTorch makes once in a process."""
+        """What was left all the same, but for the cache that PyTorch makes once in a process, and this user's locks."""
         found = [path for folder in (self.working, self.temporary, self.runs) for path in folder.iterdir()]
-        return [path for path in found if not path.name.startswith("torchinductor_")]
+        return [path for path in found if not path.name.startswith(("torchinductor_", "yolo-front-"))]
 
 
 @pytest.fixture(scope="module")
