@@ -2,7 +2,7 @@
 
 const DATA = JSON.parse(byId("data").textContent);
 const R = DATA.records.id ? DATA.records : { id: [], trunk: [], state: [], curve: [] }; // a list for each property
-const VIEW = { rows: R.id.map(() => true), across: "latency", chosen: null, sort: null, turn: 1, page: 0 };
+const VIEW = { rows: R.id.map(() => true), across: "latency", zoom: false, chosen: null, sort: null, turn: 1, page: 0 };
 
 const recordAt = (row) => Object.fromEntries(Object.keys(R).map((key) => [key, R[key][row]]));
 const finishedRows = () => R.id.map((_, row) => row).filter((row) => known(R.accuracy[row]));
@@ -76,7 +76,7 @@ function filter() {
   VIEW.rows = R.id.map((_, row) =>
     within(R.ms[row], ms) && within(R.mb[row], mb) && R.text[row].toLowerCase().includes(word) &&
     within(known(R.accuracy[row]) ? DATA.baseline.accuracy - R.accuracy[row] : null, drop));
-  Object.assign(VIEW, { across: form.across.value, page: 0 });
+  Object.assign(VIEW, { across: form.across.value, zoom: form.zoom.checked, page: 0 });
   const best = DATA.front.filter(({ row }) => VIEW.rows[row]).sort((a, b) => R.accuracy[b.row] - R.accuracy[a.row])[0];
   const shown = `${VIEW.rows.filter(Boolean).length} of ${R.id.length} records are shown`;
   byId("shown").textContent = best
@@ -150,8 +150,7 @@ function start() {
   showPicks();
   showFrontTable();
   showTables();
-  showNotes();
-  [showPictures, showParts, showImportance, showSavings].forEach((draw) => draw());
+  [showPictures, showParts, showImportance, showSavings, showNotes].forEach((draw) => draw());
   if (DATA.hypervolume.moments.length) drawGrowth();
   if (curves().length) drawCurves();
   filter();

@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
 const known = (value) => value !== null && value !== undefined;
 const number = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "–");
-const signed = (value, digits = 3) => (known(value) ? (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits) : "–");
+const signed = (value, digits = 3) => (known(value) ? (Number(value.toFixed(digits)) < 0 ? "−" : "+") + Math.abs(value).toFixed(digits) : "–");
 const range = (bounds, digits = 3) => (bounds ? `${bounds[0].toFixed(digits)}–${bounds[1].toFixed(digits)}` : "–");
 
 /** An HTML element with attributes and children; children that are no elements become text. */
@@ -83,6 +83,7 @@ function canvas(figure, height, label) {
 }
 
 /** A path that draws a round dot at each point: one element however many points there are. */
+const dense = (count) => (count > 2000 ? " dense" : "");
 const dots = (points) => points.map(([x, y]) => `M${x.toFixed(1)} ${y.toFixed(1)}h0`).join("");
 
 /** A path through the points; null begins a new line. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from search.contributions import Contributions, picked_members, rivals
@@ -61,9 +61,9 @@ def report_data(
         "front_table": {"header": list(header(dict(result))), "rows": [list(row) for row in front_rows(dict(result))]},
         "tests": _tests(result),
         "rivals": _rivals(config, records, found, recipes),
-        "hypervolume": {"final": result["hypervolume"], "moments": [list(asdict(moment).values()) for moment in moments]},
+        "hypervolume": {"final": result["hypervolume"], "moments": [list(astuple(moment)) for moment in moments]},
         "dimensions": [asdict(own) for own in _shown(dimensions([record.recipe for record in searched]), ranked)],
-        "importance": {name: asdict(own) for name, own in ranked.items() if own is not None},
+        "importance": {name: {**asdict(own), "telling": own.telling} for name, own in ranked.items() if own},
         "savings": asdict(savings(searched)),
         "contributions": [pick.model_dump(mode="json") for pick in found.picks] if found else None,
         "recipes": recipes.content(),
@@ -186,22 +186,21 @@ def _tests(result: Mapping[str, Any]) -> list[Object]:
 
 def _importances(searched: Sequence[Record]) -> dict[str, Importance | None]:
     """By result: of accuracy over finished records, of latency and size over all that were measured."""
-    finished = [record for record in searched if record.values(("accuracy",)) is not None]
-    timed = [record for record in searched if record.measurement and math.isfinite(record.measurement.latency.ratio)]
-    targets = {
-        "accuracy": [(r.recipe, r.measurement.accuracy.value) for r in finished if r.measurement and r.measurement.accuracy],
-        "latency": [(r.recipe, r.measurement.latency.ratio) for r in timed if r.measurement],
-        "size": [(r.recipe, r.measurement.size_ratio) for r in timed if r.measurement],
-    }  # fmt: skip
+    targets: dict[str, list[tuple[Recipe, float]]] = {"accuracy": [], "latency": [], "size": []}
+    for record in searched:
+        measured = record.measurement
+        if record.values(("accuracy",)) and measured and measured.accuracy:
+            targets["accuracy"].append((record.recipe, measured.accuracy.value))
+        if measured and math.isfinite(measured.latency.ratio):
+            targets["latency"].append((record.recipe, measured.latency.ratio))
+            targets["size"].append((record.recipe, measured.size_ratio))
     return {name: importance([r for r, _ in rows], [v for _, v in rows]) for name, rows in targets.items()}
 
 
 def _shown(varied: Sequence[Dimension], ranked: Mapping[str, Importance | None]) -> list[Dimension]:
     """The dimensions that tell most about any result, in the order of the recipe; the first ones if none is known."""
-    most = {
-        own.name: max((found.falls.get(own.name, 0.0) for found in ranked.values() if found), default=0.0)
-        for own in varied
-    }
+    telling = [found.falls for found in ranked.values() if found and found.telling]
+    most = {own.name: max((falls.get(own.name, 0.0) for falls in telling), default=0.0) for own in varied}
     chosen = sorted(most, key=lambda name: -most[name])[:AXES]
     return [own for own in varied if own.name in chosen]
 

@@ -6,6 +6,8 @@ const AXES = {
   mb: { title: "size, MB (less is better)" },
 };
 
+const NEAR = 0.05; // accuracy below the least accurate member that is still near the front
+
 /** The front's members, the baseline and the rivals, from left to right. */
 function marksOf(across) {
   const members = DATA.front
@@ -79,8 +81,10 @@ function legend(view) {
 function drawFront() {
   const figure = byId("front-chart");
   const across = VIEW.across;
-  const rows = finishedRows().filter((row) => VIEW.rows[row] && known(R[across][row]));
-  const marks = marksOf(across);
+  let marks = marksOf(across);
+  const floor = VIEW.zoom ? Math.min(...marks.filter(({ kind }) => kind !== "rival").map((mark) => mark.accuracy)) - NEAR : -Infinity;
+  const rows = finishedRows().filter((row) => VIEW.rows[row] && known(R[across][row]) && R.accuracy[row] >= floor);
+  marks = marks.filter((mark) => mark.accuracy >= floor);
   const view = canvas(figure, 470, `${DATA.metric} of ${rows.length} finished records over ${AXES[across].title}, and ${marks.length} marks`);
   const ends = (key) => marks.flatMap((mark) => (mark[key] ? mark[key] : []));
   const acrossEnds = AXES[across].bounds ? ends(AXES[across].bounds) : [];

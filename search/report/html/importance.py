@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from spaces.params import Value, to_params
 from spaces.recipe import Recipe
 
+Floats = NDArray[np.float64]
+
 LEAST = 12  # recipes, in half as many trunks; fewer teach a forest nothing
 MOST = 1000  # recipes that it learns from, evenly spread over the study, so that a report takes seconds
+TELLING = 0.1  # R²; below it the recipes do not tell the result, and an order of the parameters would be noise
 FOLDS, TREES, SHUFFLES = 3, 48, 3
 
 
@@ -42,13 +45,22 @@ class Importance:
     r2: float
     falls: dict[str, float]
 
+    @property
+    def telling(self) -> bool:
+        """Whether the recipes tell enough about the result for an order of their parameters."""
+        return self.r2 >= TELLING
+
 
 def dimensions(recipes: Sequence[Recipe]) -> list[Dimension]:
-    """The parameters in which ``recipes`` differ, in the order of the recipe's fields."""
+    """The parameters that have several values among ``recipes``, in the order of the recipe's fields.
+
+    One that is there or not, always with the same value, says no more than the kind that it comes with.
+    """
     rows = [to_params(recipe) for recipe in recipes]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
-    return [_dimension(name, values) for name, values in columns.items() if len(set(map(repr, values))) > 1]
+    varied = {name: values for name, values in columns.items() if len({*map(repr, values)} - {"None"}) > 1}
+    return [_dimension(name, values) for name, values in varied.items()]
 
 
 def importance(recipes: Sequence[Recipe], results: Sequence[float]) -> Importance | None:
@@ -56,27 +68,40 @@ def importance(recipes: Sequence[Recipe], results: Sequence[float]) -> Importanc
 
     A fall below zero is noise, and is given as it is.
     """
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
-    from sklearn.model_selection import GroupKFold
-
     chosen = np.unique(np.linspace(0, len(recipes) - 1, min(len(recipes), MOST)).round().astype(int)).tolist()
     target = np.array([results[place] for place in chosen])
     _, trunks = np.unique([recipes[place].trunk_id for place in chosen], return_inverse=True)
     varied = dimensions([recipes[place] for place in chosen])
     if len(chosen) < LEAST or trunks.max() + 1 < LEAST // 2 or not varied or np.ptp(target) == 0:
         return None
-    rows = _rows(varied)
-    scores, falls = list[float](), list[NDArray[np.float64]]()
+    whole, shuffled = _unseen(_rows(varied), target, trunks)
+    spread = float(((target - target.mean()) ** 2).mean())
+    r2 = 1 - float(((target - whole) ** 2).mean()) / spread
+    worse = 1 - ((target - shuffled) ** 2).mean(axis=(1, 2)) / spread
+    falls = {own.name: r2 - float(score) for own, score in zip(varied, worse, strict=True)}
+    return Importance(recipes=len(chosen), r2=r2, falls=falls)
+
+
+def _unseen(rows: Floats, target: Floats, trunks: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """What forests predict for rows whose trunk they have not seen, as they are, (rows,), and with a column shuffled.
+
+    The latter has shape (columns, shuffles, rows).
+    """
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.model_selection import GroupKFold
+
+    rng = np.random.default_rng(0)
+    whole, shuffled = np.empty(len(rows)), np.empty((rows.shape[1], SHUFFLES, len(rows)))
     for known, unseen in GroupKFold(FOLDS).split(rows, target, trunks):
         forest = RandomForestRegressor(TREES, max_features=1 / 3, min_samples_leaf=2, random_state=0)
         forest.fit(rows[known], target[known])
-        scores.append(float(forest.score(rows[unseen], target[unseen])))
-        shuffled = permutation_importance(forest, rows[unseen], target[unseen], n_repeats=SHUFFLES, random_state=0)
-        falls.append(shuffled["importances_mean"])
-    means = np.mean(falls, axis=0).tolist()
-    names = [dimension.name for dimension in varied]
-    return Importance(recipes=len(chosen), r2=float(np.mean(scores)), falls=dict(zip(names, means, strict=True)))
+        whole[unseen] = forest.predict(rows[unseen])
+        for column in range(rows.shape[1]):
+            changed = np.tile(rows[unseen], (SHUFFLES, 1, 1))
+            changed[:, :, column] = rng.permuted(changed[:, :, column], axis=1)
+            found = forest.predict(changed.reshape(-1, rows.shape[1]))
+            shuffled[column][:, unseen] = found.reshape(SHUFFLES, -1)
+    return whole, shuffled
 
 
 def _dimension(name: str, values: Sequence[Value | None]) -> Dimension:
@@ -89,7 +114,7 @@ def _dimension(name: str, values: Sequence[Value | None]) -> Dimension:
     )  # fmt: skip
 
 
-def _rows(varied: Sequence[Dimension]) -> NDArray[np.float64]:
+def _rows(varied: Sequence[Dimension]) -> Floats:
     """A row a recipe; what is absent lies below all that is there, where a tree can split it off."""
     columns = list[list[float]]()
     for dimension in varied:

@@ -1,6 +1,6 @@
 """``report.html``: template, style, script and data in one file, which asks nothing of any server.
 
-Charts are drawn as SVG by the page's own script. plotly.js was measured and left out (docs/adr/010-html-report.md).
+Charts are drawn as SVG by the page's own script. plotly.js was measured and left out (docs/adr/012-html-report.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from spaces.recipe import Recipe
 
 TEMPLATES = Path(__file__).resolve().parent
 SCRIPTS = ("charts.js", "front.js", "study.js", "tables.js", "app.js")  # in the order in which they are run
-POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src {script}; style-src {style}"
+POLICY = (
+    "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src {script}; style-src {style}"
+)
 
 
 def write_all(config: StudyConfig, store: Store, folder: Path, *, out: Path, images: bool = True) -> None:

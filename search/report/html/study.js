@@ -27,7 +27,7 @@ function drawRecords() {
     view.drawn.append(axes(x, y, place === 2 ? "record, in the order in which they ended" : "", title));
     for (const kind of ["complete", "screened", "stopped", "front"]) {
       const own = rows.filter((row) => (front.has(row) ? "front" : R.state[row]) === kind);
-      view.drawn.append(svg("path", { class: `dots ${kind}`, "data-of": key, d: dots(own.map((row) => [x(row + 1), y(R[key][row])])) }));
+      view.drawn.append(svg("path", { class: `dots ${kind}${dense(R.id.length)}`, "data-of": key, d: dots(own.map((row) => [x(row + 1), y(R[key][row])])) }));
     }
     if (known(VIEW.chosen) && known(R[key][VIEW.chosen]))
       view.drawn.append(svg("circle", { class: "chosen-ring", cx: x(VIEW.chosen + 1), cy: y(R[key][VIEW.chosen]), r: 8 }));
@@ -55,7 +55,7 @@ function drawParallel() {
   const frame = svg("g", { "aria-hidden": "true" });
   const scales = columns.map((column, place) => {
     const y = scale(rows.map((row) => column.values[row]), bottom, top, 0);
-    frame.append(parallelAxis(column, y, left(place), place, absent));
+    frame.append(parallelAxis(column, y, left(place), rows, absent));
     return y;
   });
   const path = (row) => line(columns.map((column, place) => [left(place), known(column.values[row]) ? scales[place](column.values[row]) : absent]));
@@ -70,7 +70,7 @@ function drawParallel() {
   show(figure, view.drawn);
 }
 
-function parallelAxis(column, y, left, place, absent) {
+function parallelAxis(column, y, left, rows, absent) {
   const group = svg("g", {}, svg("path", { class: "axis", d: `M${left} ${y.from}V${y.to}` }));
   const words = column.name.split(".");
   words.slice(-3).forEach((word, row, all) =>
@@ -80,7 +80,7 @@ function parallelAxis(column, y, left, place, absent) {
     : ticks(y.low, y.high, 4).found.map((value) => [value, String(Number(value.toPrecision(4)))]);
   for (const [value, name] of marks.filter(([own]) => own >= y.low - 1e-9 && own <= y.high + 1e-9))
     group.append(svg("text", { class: "quiet", x: left + 5, y: y(value) + 4 }, name));
-  if (column.values.some((value) => !known(value))) group.append(svg("text", { class: "quiet", x: left + 5, y: absent + 4 }, "–"));
+  if (rows.some((row) => !known(column.values[row]))) group.append(svg("text", { class: "quiet", x: left + 5, y: absent + 4 }, "–"));
   return group;
 }
 
@@ -111,7 +111,7 @@ function drawCurves() {
       const some = own.slice(start, start + share);
       view.drawn.append(svg("path", { class: style, d: some.map(path).join("") }));
     }
-    view.drawn.append(svg("path", { class: `dots ${kind}`, d: dots(own.flatMap(end)) }));
+    view.drawn.append(svg("path", { class: `dots ${kind}${dense(rows.length)}`, d: dots(own.flatMap(end)) }));
   }
   ["complete", "stopped", "front"].forEach((kind, place) => {
     const left = view.right - 100 * (3 - place);

@@ -2,7 +2,8 @@
 
 /** A button for each pick, which chooses its record. */
 function showPicks() {
-  for (const member of DATA.front.filter(({ picks }) => picks.length)) {
+  const first = (member) => (member.picks.includes("recommended") ? 0 : 1);
+  for (const member of DATA.front.filter(({ picks }) => picks.length).sort((a, b) => first(a) - first(b))) {
     const own = { kind: "front", ...member, ...recordAt(member.row) };
     const drop = DATA.baseline.accuracy - own.accuracy;
     const button = el(
@@ -34,8 +35,8 @@ function showFrontTable() {
   }));
 }
 
-/** The records that the filters leave, 50 a page, sorted by any column. */
-const PAGE = 50;
+/** The records that the filters leave, 20 a page, sorted by any column. */
+const PAGE = 20;
 const COLUMNS = [
   ["id", "record"], ["state", "state"], ["accuracy", "accuracy"], ["latency", "latency"], ["ms", "ms"], ["mb", "MB"],
   ["epochs", "epochs"], ["minutes", "minutes"], ["text", "recipe"], ["reason", "reason"],
@@ -108,8 +109,9 @@ function showParts() {
   holder.append(el("p", {}, "Each picked recipe again with one part switched off. “Brings” sets the pick against that row: accuracy as a difference, latency and size as factors (×0.5: the part halves it). Each row is one training, so small differences in accuracy may be luck."));
   for (const pick of DATA.contributions) {
     const first = ["nothing", number(pick.values.accuracy), `×${number(pick.values.latency_ratio)}`, `×${number(pick.values.size_ratio)}`, "", "", "", pick.recipe];
-    const rows = pick.parts.map((part) => {
-      if (!part.values) return [part.name, ...Array(6).fill("–"), part.state === "missing" ? "not trained" : part.reason];
+    const missing = pick.parts.filter((part) => part.state === "missing").map((part) => part.name);
+    const rows = pick.parts.filter((part) => part.state !== "missing").map((part) => {
+      if (!part.values) return [part.name, ...Array(6).fill("–"), part.reason];
       const { accuracy, latency, latency_ci, size } = part.brought;
       const factor = known(latency) ? `×${number(latency)} (${range(latency_ci)})` : "other host";
       return [part.name, number(part.values.accuracy), `×${number(part.values.latency_ratio)}`, `×${number(part.values.size_ratio)}`, signed(accuracy), factor, `×${number(size)}`, part.recipe];
@@ -118,6 +120,7 @@ function showParts() {
       caption: `${pick.picks.join(", ")}: ${pick.record_id}`, rows: [first, ...rows], numeric: [1, 2, 3, 4, 5, 6],
       header: ["switched off", DATA.metric, "latency", "size", "brings accuracy", "brings latency", "brings size", "recipe"],
     }));
+    if (missing.length) holder.append(el("p", { class: "why" }, `Not trained: ${missing.join(", ")}. python -m search contributions DIR --pick ${pick.picks[0]} does.`));
   }
   const cells = DATA.rivals.map((own) => (known(own.accuracy)
     ? [own.name, number(own.accuracy), `×${number(own.latency)}`, `×${number(own.size)}`, own.beaten_by.join(", ") || "–"]
@@ -135,17 +138,22 @@ function showImportance() {
     holder.append(el("p", { class: "why" }, "Too few records, or too few different ones, to say."));
     return;
   }
-  holder.append(el("p", {}, "A random forest learns a result from the recipes, and a parameter counts as much as the forest's R² on recipes it has not seen falls when that parameter is shuffled. It is about what this search tried, not about causes: the search did not try at random, parameters that go together share their weight, and of accuracy it only knows the records that were not screened or stopped. With an R² near zero or below, the order says nothing."));
+  holder.append(el("p", {}, "A random forest learns a result from the recipes, and a parameter counts as much as the forest's R² on recipes it has not seen falls when that parameter is shuffled. It is about what this search tried, not about causes: the search did not try at random, parameters that go together share their weight, and of accuracy it only knows the records that were not screened or stopped. An R² of 1 is a perfect prediction; below 0.1 no order is shown, as it would be noise."));
   const panels = el("div", { class: "panels" });
-  for (const [name, { recipes, r2, falls }] of targets) {
+  for (const [name, { recipes, r2, falls, telling }] of targets) {
+    const title = `${name}: R² ${signed(r2, 2)} over ${recipes} recipes`;
+    if (!telling) {
+      panels.append(el("p", { class: "why" }, `${title}: the recipes do not tell it.`));
+      continue;
+    }
     const most = Object.entries(falls).sort((a, b) => b[1] - a[1]).slice(0, 8);
     const largest = Math.max(most[0][1], 1e-9);
     const rows = most.map(([parameter, fall]) => {
       const bar = el("span", { class: "bar", "aria-hidden": "true" });
-      bar.style.width = `${Math.max(0, (5 * fall) / largest)}rem`;
+      bar.style.width = `${Math.max(0, (4 * fall) / largest)}rem`;
       return [parameter, el("span", {}, bar, number(fall, 2))];
     });
-    panels.append(table({ caption: `${name}: R² ${number(r2, 2)} over ${recipes} recipes`, header: ["parameter", "R² falls by"], rows }));
+    panels.append(table({ caption: title, header: ["parameter", "R² falls by"], rows }));
   }
   holder.append(panels);
 }
@@ -157,8 +165,8 @@ function showSavings() {
     `${trained} epochs were trained.`,
     `${stopped} trainings were stopped at a rung, which left out ${stopped_epochs} epochs${hours(stopped_epochs)}.`,
     `${screened} trainings were screened before they began, by latency and size: ${screened_epochs} epochs${hours(screened_epochs)}.`,
-    `${leaves} more records were screened though their weights were trained for others: that saved a validation each.`,
   ];
+  if (leaves) lines.push(`${leaves} more records were screened though their weights were trained for others: that saved a validation each.`);
   byId("saved").append(list(lines));
   const lost = R.id.map((_, row) => row).filter((row) => R.state[row] !== "complete");
   if (!lost.length) return;
