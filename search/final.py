@@ -62,7 +62,7 @@ class Finals:
         own: dict[str, list[Final]] = {}
         for final in self.all:
             own.setdefault(final.record_id, []).append(final)
-        return Records(_applied(record, own.get(record.id, [])) for record in store.records.values())
+        return Records((_applied(record, own.get(record.id, [])) for record in store.records.values()), store.started)
 
 
 def pooled(latencies: Sequence[Latency]) -> Latency:

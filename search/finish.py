@@ -9,6 +9,7 @@ from search.ablation import measure_contributions
 from search.again import measure_again, measure_test, patient, time_by, validate_on
 from search.artifact import MeasureLatency
 from search.final import Finals
+from search.report.html.page import write_html
 from search.report.markdown import write_report
 from search.results import summary
 from search.store import Store, write_atomically
@@ -33,3 +34,4 @@ def finish(config: StudyConfig, folder: Path, store: Store, place: Workplace, la
     write_atomically(folder / "front.json", json.dumps(result, indent=2) + "\n")
     measure_contributions(config, store, place, latency, train=False)
     write_report(config, store, result, folder)
+    write_html(config, store, result, folder, out=folder / "report.html")

@@ -96,6 +96,22 @@ def front(
         print_front(result, folder)
 
 
+@app.command(epilog="Example: python -m search report results/my-model --out /tmp/report.html")
+def report(
+    folder: StudyDir,
+    out: Annotated[Path | None, typer.Option(help="The HTML file [default: report.html in the study folder].")] = None,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Embed a few validation images.")] = True,
+) -> None:
+    """Writes what was found as one HTML file that opens offline, with front.csv, front.json and front.svg beside it."""
+    from search.report.html.page import write_all
+    from search.results import open_study
+
+    config, store = open_study(folder)
+    path = out or folder / "report.html"
+    write_all(config, store, folder, out=path, images=images)
+    typer.echo(str(path))
+
+
 @app.command(epilog="Example: python -m search contributions results/demo --pick fastest --pick knee")
 def contributions(
     folder: StudyDir,

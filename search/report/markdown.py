@@ -7,11 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from search.engine.length import total_epochs
 from search.final import Finals
 from search.report.contributions import contributions_section
 from search.report.plot import plot_front
 from search.report.quantization import quantization_section
+from search.report.savings import savings
 from search.report.sure import sure_section
 from search.report.tables import front_rows, header, markdown_table, plus_minus
 from search.report.targets import targets_section
@@ -36,7 +36,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         quantization_section(store, result, folder),
         contributions_section(folder),
         _search_section(store, folder),
-        _measured_section(config, result, store),
+        "## How it was measured\n\n" + _list(measured_sentences(config, result, store)),
         _trials_section(store),
     ]
     write_atomically(folder / "report.md", "\n\n".join(filter(None, sections)) + "\n")
@@ -63,56 +63,57 @@ def _test_cell(test: dict[str, Any]) -> str:
 
 
 def _search_section(store: Store, folder: Path) -> str:
+    lines = search_sentences(store, folder)
+    return "## The search\n\n" + _list(lines) if lines else ""
+
+
+def search_sentences(store: Store, folder: Path) -> list[str]:
     """What was looked at, dropped, screened and stopped, and how far off the predictions were."""
     path = folder / "engine.json"
     if not path.is_file():
-        return ""
+        return []
     engine = json.loads(path.read_text(encoding="utf-8"))
     counts = dict(engine["candidates"])
     seen = counts.pop("seen", 0)
     dropped = ", ".join(f"{count} for {reason}" for reason, count in sorted(counts.items())) or "none"
-    ended_early = [record for record in store.searched if record.state == "stopped" and record.curve]
-    saved = {record.recipe.trunk_id: total_epochs(record.recipe) - record.curve[-1][0] for record in ended_early}
+    saved = savings(store.searched)
     errors = {name: value for name, value in engine["errors"].items() if value is not None}
     lines = [
-        f"- Sampler {engine['sampler']}; {engine['epochs']} epochs were trained.",
-        f"- {seen} candidates were looked at in the last run without trying them; dropped: {dropped}.",
-        f"- {len(saved)} trainings were stopped at a rung, which saved {sum(saved.values())} epochs.",
+        f"Sampler {engine['sampler']}; {engine['epochs']} epochs were trained.",
+        f"{seen} candidates were looked at in the last run without trying them; dropped: {dropped}.",
+        f"{saved.stopped} trainings were stopped at a rung, which saved {saved.stopped_epochs} epochs.",
     ]
     if over := overheads(store):
         lines.append(
-            f"- Beside shaping, training, evaluation and measurement, a trial took {statistics.median(over):.2f} s "
+            f"Beside shaping, training, evaluation and measurement, a trial took {statistics.median(over):.2f} s "
             f"(median; at most {max(over):.2f} s, with the start of a worker), and "
             f"{engine.get('suggestion_seconds', 0.0):.2f} s to be suggested."
         )
     if errors:
         told = ", ".join(f"{name} {value:.3g}" for name, value in errors.items())
-        lines.append(f"- Errors of predictions on trunks left out, logarithms (of what accuracy lacks): {told}.")
-    return "## The search\n\n" + "\n".join(lines)
+        lines.append(f"Errors of predictions on trunks left out, logarithms (of what accuracy lacks): {told}.")
+    return lines
 
 
-def _measured_section(config: StudyConfig, result: dict[str, Any], store: Store) -> str:
+def measured_sentences(config: StudyConfig, result: dict[str, Any], store: Store) -> list[str]:
+    """What was measured how, with which settings, and where."""
     host = result["host"] or {}
     target = config.target
     doubts = [(r.id, r.measurement.latency.doubts) for r in store.searched if r.measurement is not None]
     doubted = [f"{name}: {', '.join(sentences)}" for name, sentences in doubts if sentences]
     versions = ", ".join(f"{name} {version}" for name, version in host.get("packages", {}).items() if version)
-    return "\n".join(
-        [
-            "## How it was measured",
-            "",
-            f"- Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
-            f"{config.image_size} px for the baseline.",
-            f"- Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), at most {target.runs} runs "
-            f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one "
-            f"process; the ratio is of {'CPU time' if target.threads == 1 else 'wall time'}, with an interval.",
-            *(f"- Repeated, and still to be doubted: {sentence}." for sentence in doubted),
-            f"- Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
-            f"- Versions: {versions}.",
-            f"- Data {config.data}, model {config.model}, space {config.space}, sampler {config.sampler}, "
-            f"seed {config.seed}.",
-        ]
-    )
+    return [
+        f"Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
+        f"{config.image_size} px for the baseline.",
+        f"Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), at most {target.runs} runs "
+        f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one "
+        f"process; the ratio is of {'CPU time' if target.threads == 1 else 'wall time'}, with an interval.",
+        *(f"Repeated, and still to be doubted: {sentence}." for sentence in doubted),
+        f"Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
+        f"Versions: {versions}.",
+        f"Data {config.data}, model {config.model}, space {config.space}, sampler {config.sampler}, "
+        f"seed {config.seed}.",
+    ]
 
 
 def _trials_section(store: Store) -> str:
@@ -121,3 +122,7 @@ def _trials_section(store: Store) -> str:
     rows = [(r.id, r.state, describe(r.recipe), " ".join(r.reason.replace("|", "/").split())) for r in lost]
     table = "\n\n" + markdown_table(("record", "state", "recipe", "reason"), rows) if rows else ""
     return f"## Records\n\n{store.trials()} trials, {len(store.searched)} records: {states}.{table}"
+
+
+def _list(sentences: list[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)

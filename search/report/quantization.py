@@ -11,15 +11,21 @@ from search.store import Store
 
 def quantization_section(store: Store, result: dict[str, Any], folder: Path) -> str:
     """A section of ``report.md``; empty if nothing is wrong."""
+    lines = [f"- {sentence}" for sentence in quantization_sentences(store, result, folder)]
+    return "## Quantization\n\n" + "\n".join(lines) if lines else ""
+
+
+def quantization_sentences(store: Store, result: dict[str, Any], folder: Path) -> list[str]:
+    """A sentence for each finding, which begins with the record's id."""
     records, front = list(store.records.values()), [member["record_id"] for member in result["front"]]
     lines = [
-        f"- {name}: {finding.sentence()}"
+        f"{name}: {finding.sentence()}"
         for name in front
         for finding in findings_of_member(folder, store.records[name], records)
     ]
     lines += [
-        f"- {record.id}: {finding.sentence()}"
+        f"{record.id}: {finding.sentence()}"
         for record in store.searched
         if record.id not in front and (finding := collapsed(folder, record, records))
     ]
-    return "## Quantization\n\n" + "\n".join(lines) if lines else ""
+    return lines

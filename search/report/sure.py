@@ -16,15 +16,21 @@ def sure_section(result: dict[str, Any], store: Store, folder: Path) -> str:
     """The section of the report; empty for an empty front."""
     if not result["front"]:
         return ""
+    lines = [f"- {sentence}" for sentence in sure_sentences(result)]
+    return "\n".join(["## How sure the front is", "", INTRODUCTION, "", *lines, *_again(result, store, folder)])
+
+
+def sure_sentences(result: dict[str, Any]) -> list[str]:
+    """Which members are sure, and what the others cannot be told apart from."""
     sure = [member["record_id"] for member in result["front"] if how_sure(member) == "yes"]
-    lines = [f"- Sure: {', '.join(sure)}."] if sure else []
+    lines = [f"Sure: {', '.join(sure)}."] if sure else []
     lines += [sentence for member in result["front"] for sentence in _sentences(member)]
     if result["undecided"]:
-        lines.append(f"- Off the front, but not surely dominated by a member: {len(result['undecided'])} records.")
-    return "\n".join(["## How sure the front is", "", _INTRODUCTION, "", *lines, *_again(result, store, folder)])
+        lines.append(f"Off the front, but not surely dominated by a member: {len(result['undecided'])} records.")
+    return lines
 
 
-_INTRODUCTION = (
+INTRODUCTION = (
     "Intervals are of 95 %: of accuracy for other images of the same kind, of a drop on the same images. "
     "They do not know how another training of the same recipe would end. "
     "A member is sure if every other record is surely worse in some objective; "
@@ -38,10 +44,10 @@ _AGAIN = "Measured again, since the best of many noisy measurements flatters; th
 def _sentences(member: dict[str, Any]) -> list[str]:
     found: list[str] = []
     if member["ties"]:
-        found.append(f"- {member['record_id']} cannot be told apart from {_names(member['ties'])}.")
+        found.append(f"{member['record_id']} cannot be told apart from {_names(member['ties'])}.")
     if member["rivals"]:
         found.append(
-            f"- {member['record_id']} may be dominated by {_names(member['rivals'])}: surely better in one objective, "
+            f"{member['record_id']} may be dominated by {_names(member['rivals'])}: surely better in one objective, "
             "not told apart in the rest."
         )
     return found
