@@ -102,7 +102,8 @@ def _applied(record: Record, finals: Sequence[Final]) -> Record:
         return record
     update: dict[str, object] = {}
     if latencies := [final.latency for final in finals if final.latency is not None]:
-        update |= {"latency": pooled(latencies), "host": finals[-1].host}
+        latency = pooled(latencies)
+        update |= {"latency": latency, "host": latency.host or measured.host}
     for final in finals:
         if final.accuracy is not None:
             update["test" if final.accuracy.split == "test" else "accuracy"] = final.accuracy

@@ -30,6 +30,7 @@ from tests.fakes import make_baseline, make_record, on_images
 
 MEMBER_KEYS = {
     "record_id",
+    "host",
     "accuracy",
     "accuracy_ci",
     "accuracy_drop",
@@ -98,7 +99,9 @@ def test_the_summary_by_hand(store: Store, tmp_path: Path) -> None:
     result = summary(study(), store, tmp_path)
     assert set(result) == {
         "metric", "baseline", "front", "undecided", "hypervolume", "records", "states", "host",
+        "target", "others", "agreement",
     }  # fmt: skip
+    assert (result["target"], result["others"], result["agreement"]) == ("onnxruntime-cpu", {}, [])
     assert all(set(member) == MEMBER_KEYS for member in [result["baseline"], *result["front"]])
     assert front_ids(result) == ids("small", "good", "better")  # fastest first
     # Steps of (accuracy x latency saved) below latency ratio 1, from the most accurate member down.
@@ -109,6 +112,17 @@ def test_the_summary_by_hand(store: Store, tmp_path: Path) -> None:
     assert result["baseline"]["record_id"] == "baseline"
     assert result["baseline"]["accuracy_drop"] == 0
     assert result["baseline"]["latency_ratio"] == result["baseline"]["size_ratio"] == 1
+
+
+def test_what_was_measured_on_another_machine_is_not_on_the_front(store: Store, tmp_path: Path) -> None:
+    before = front_ids(summary(study(), store, tmp_path))
+    best = make_record(Recipe(image_size=96), accuracy=0.9, latency=0.1, size=0.01)
+    assert best.measurement
+    moved = best.model_copy(update={"measurement": best.measurement.model_copy(update={"host": "elsewhere"})})
+    store.append([moved])
+    assert front_ids(summary(study(), store, tmp_path)) == before
+    store.append([best.model_copy(update={"id": "here"})])
+    assert front_ids(summary(study(), store, tmp_path)) == ["here"]
 
 
 def test_a_member_is_flat_and_says_what_was_measured(store: Store, tmp_path: Path) -> None:
@@ -138,6 +152,7 @@ def test_a_member_is_flat_and_says_what_was_measured(store: Store, tmp_path: Pat
         "test": None,
         "artifact": f"artifacts/{good.id}/model.onnx",
         "sha256": "0" * 64,
+        "host": "host",
     }
 
 
