@@ -66,7 +66,7 @@ def print_front(result: dict[str, Any], folder: Path) -> None:
     console.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(result["states"].items()))
     console.print(f"\n{result['records']} records ({counts}), hypervolume {result['hypervolume']:.4f}")
-    console.print(f"Everything is in {folder}; the report is {folder}/report.md", soft_wrap=True)
+    console.print(f"Everything is in {folder}; the report is {folder}/report.html (and report.md)", soft_wrap=True)
     console.print(f"Next: python -m search front {folder} --pick recommended", soft_wrap=True)
 
 

@@ -43,7 +43,7 @@ function scale(values, from, to, room = 0.04) {
     if (value > high) high = value;
   }
   if (low > high) [low, high] = [0, 1];
-  const pad = (high - low) * room || Math.abs(low) * 0.1 || 0.5;
+  const pad = high > low ? (high - low) * room : Math.abs(low) * 0.1 || 0.5;
   low -= low >= 0 && low < pad ? low : pad;
   high += pad;
   const map = (value) => from + ((value - low) / (high - low)) * (to - from);

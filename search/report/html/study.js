@@ -77,7 +77,7 @@ function parallelAxis(column, y, left, rows, absent) {
     group.append(svg("text", { class: row === all.length - 1 ? "" : "quiet", x: left, y: 44 - 14 * (all.length - 1 - row), "text-anchor": "middle" }, word)));
   const marks = column.categories.length
     ? column.categories.map((name, value) => [value, name])
-    : ticks(y.low, y.high, 4).found.map((value) => [value, String(Number(value.toPrecision(4)))]);
+    : ticks(y.low, y.high, 6).found.map((value) => [value, String(Number(value.toPrecision(4)))]);
   for (const [value, name] of marks.filter(([own]) => own >= y.low - 1e-9 && own <= y.high + 1e-9))
     group.append(svg("text", { class: "quiet", x: left + 5, y: y(value) + 4 }, name));
   if (rows.some((row) => !known(column.values[row]))) group.append(svg("text", { class: "quiet", x: left + 5, y: absent + 4 }, "–"));
