@@ -40,9 +40,10 @@ if [ "$2" = --head ]; then
 fi
 exec sleep 60
 """,
-    # `python - 3` waits until three nodes are there, `python -m search` is the study.
+    # `python - 3` waits until three nodes are there and the head has written, `python -m search` is the study.
     "python": """
-until [ "$1" = -m ] || [ "$(grep -cP '^ray.*\tstart\t' "$LOG")" -ge "$2" ]; do sleep 0.1; done
+ready() { [ -s "$LOG.path" ] && [ "$(grep -cP '^ray.*\tstart\t' "$LOG")" -ge "$1" ]; }
+until [ "$1" = -m ] || ready "$2"; do sleep 0.1; done
 [ "$1" != -m ] || eval "${STUDY:-true}"
 """,
 }
