@@ -28,7 +28,7 @@ from search.record import Record
 from search.results import choose, open_study, summary
 from search.store import Store, locked, write_atomically
 from search.study import StudyConfig, check_files
-from search.trial import trained_trunk
+from search.trial import reason_of, trained_trunk
 from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import Export, Recipe
@@ -206,7 +206,7 @@ def _measured(wanted: _Wanted, latency: MeasureLatency) -> Record | None:
         return None
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
         traceback.print_exc()
-        return record.model_copy(update={"state": "failed", "reason": f"{type(error).__name__}: {error}"[:500]})
+        return record.model_copy(update={"state": "failed", "reason": reason_of(error)})
 
 
 def _timed_again(record: Record, place: Workplace, latency: MeasureLatency) -> Record:

@@ -11,7 +11,6 @@ import numpy as np
 from search.artifact import MeasureLatency
 from search.errors import MeasurementError
 from search.final import Final, Finals
-from search.measure.host import host_info
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
 from search.noise import differences, near_ties, possible_members
@@ -40,17 +39,16 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
         time_file: times a record's file; what it refuses keeps the figures of the search.
         validate: measures a record's accuracy on a split.
     """
-    host = host_info().id
     if (baseline := store.baseline) is not None and not _resampled(finals.applied(store).records[baseline.id]):
-        finals.append(Final(record_id=baseline.id, host=host, accuracy=validate(baseline, "val")))
+        finals.append(Final(record_id=baseline.id, accuracy=validate(baseline, "val")))
     while due := due_records(config, finals.applied(store), finals):
         for record in due:
             try:
                 if not _resampled(record):
-                    finals.append(Final(record_id=record.id, host=host, accuracy=validate(record, "val")))
-                finals.append(Final(record_id=record.id, host=host, latency=time_file(record)))
+                    finals.append(Final(record_id=record.id, accuracy=validate(record, "val")))
+                finals.append(Final(record_id=record.id, latency=time_file(record)))
             except MeasurementError as error:
-                finals.append(Final(record_id=record.id, host=host, reason=str(error)))
+                finals.append(Final(record_id=record.id, reason=str(error)))
 
 
 def due_records(config: StudyConfig, records: Records, finals: Finals) -> list[Record]:
@@ -88,11 +86,11 @@ def _resampled(record: Record) -> bool:
 
 def measure_test(config: StudyConfig, store: Records, finals: Finals, validate: Validate) -> None:
     """Measures the baseline and the members of the final front on the test split, each once."""
-    records, host = finals.applied(store), host_info().id
+    records = finals.applied(store)
     baseline = [records.baseline] if records.baseline else []
     for record in [*baseline, *front_records(config, records)]:
         if record.measurement is not None and record.measurement.test is None:
-            finals.append(Final(record_id=record.id, host=host, accuracy=validate(record, "test")))
+            finals.append(Final(record_id=record.id, accuracy=validate(record, "test")))
 
 
 def patient(target: Target, settings: FinalSettings) -> Effort:

@@ -20,6 +20,7 @@ from spaces.describe import describe
 from spaces.recipe import STRIDE, Export, Int8Static, Recipe
 
 STOCK = "stock-"  # begins the record ids of stock models, whose recipe is the plain one
+INT8 = "int8 alone"  # a rival's name
 
 
 class _Frozen(BaseModel):
@@ -105,7 +106,7 @@ def rivals(image_size: int) -> dict[str, Recipe]:
         for side in sorted(sides, reverse=True)
         if STRIDE <= side < image_size
     }
-    return {**smaller, "int8 alone": plain.model_copy(update={"quantize": Int8Static()})}
+    return {**smaller, INT8: plain.model_copy(update={"quantize": Int8Static()})}
 
 
 def contributions(

@@ -28,7 +28,6 @@ class Final(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     record_id: str
-    host: str
     latency: Latency | None = None
     accuracy: Accuracy | None = None
     reason: str = ""

@@ -37,7 +37,8 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     for name in ("cache", "artifacts", "baseline"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     view = make_view(read_data(config.data), folder / "data")
-    write_atomically(folder / "data.json", json.dumps({"digest": data_digest(view)}) + "\n")
+    if not (folder / "data.json").is_file():  # a finished view does not change
+        write_atomically(folder / "data.json", json.dumps({"digest": data_digest(view)}) + "\n")
     inputs = Inputs(
         baseline=_checkpoint(config, view, folder / "baseline"),
         data=view,

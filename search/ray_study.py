@@ -80,8 +80,6 @@ def ray_with_benches(
         if store.baseline is None:
             store.append([measured_baseline(place, latency_on)])
         yield latency_on
-        for bench in benches.values():
-            ray.kill(bench)
     finally:
         ray.shutdown()
 

@@ -46,7 +46,6 @@ class Target(BaseModel):
     precisions: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     threads: int = Field(default=1, ge=1, le=256)
-    batch: int = Field(default=1, ge=1, le=1024)
     cores: tuple[int, ...] | None = None
     runs: int = Field(default=200, ge=10, le=100_000)
     precision: float = Field(default=0.01, gt=0, lt=1)

@@ -15,20 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search.contributions import picked_members
+from search.contributions import INT8, picked_members, rivals
 from search.errors import UserError
 from search.measure.apart import Apart
 from search.measure.parcel import pack
 from search.results import open_study, summary
 from search.store import locked, write_atomically
-from search.study import StudyConfig, check_files
+from search.study import check_files
 from search.target import Target
 from search.trial import reason_of, trained_trunk
 from search.workplace import Workplace, check_carried
-from spaces.recipe import Export, Fp32, Int8Static, Recipe
+from spaces.recipe import Fp32, Recipe
 
 FILE = "transfer.json"
-INT8 = "int8 alone"
+Models = dict[str, tuple[str | None, Recipe]]  # a record, if it is one, and the recipe, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +69,18 @@ def transfer(
     config, store = open_study(folder)
     check_files(config)
     names = picked_members(summary(config, store, folder), picks)
-    models = _plain_models(config) | {
-        " and ".join(own): (record_id, store.records[record_id].recipe) for record_id, own in names.items()
-    }
     if not names:
         raise UserError(f"the front of {folder} is empty; there is nothing to take to other targets")
     rows: list[Row] = []
     with locked(folder):
-        own = config.model_copy(update={"target": config.target, "other_targets": ()})
-        place = prepare(own, folder, threads=max(1, int(config.resources.cpus_per_trial)))
+        place = prepare(
+            config.model_copy(update={"other_targets": ()}),
+            folder,
+            threads=max(1, int(config.resources.cpus_per_trial)),
+        )
         place = replace(place, inputs=replace(place.inputs, may_train=False))
+        models: Models = {"baseline": (None, place.baseline_recipe), INT8: (None, rivals(config.image_size)[INT8])}
+        models |= {" and ".join(own): (name, store.records[name].recipe) for name, own in names.items()}
         for target in targets:
             for row in _on_target(target, models, place):
                 rows.append(row)
@@ -112,17 +114,14 @@ def _ratio(value: float, ci: tuple[float, float]) -> str:
     return f"×{value:.3f} ({ci[0]:.3f}–{ci[1]:.3f})"
 
 
-def _plain_models(config: StudyConfig) -> dict[str, tuple[str | None, Recipe]]:
-    plain = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
-    return {"baseline": (None, plain), INT8: (None, plain.model_copy(update={"quantize": Int8Static()}))}
-
-
-def _on_target(target: Target, models: dict[str, tuple[str | None, Recipe]], place: Workplace) -> Generator[Row]:
+def _on_target(target: Target, models: Models, place: Workplace) -> Generator[Row]:
     """A row for each model; one that fails has its reason."""
     with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name, Apart(target) as apart:
         baseline: Path | None = None
         for name_there, (record_id, own) in models.items():
             recipe = _carried(own, target)
+            if recipe == place.baseline_recipe and baseline is not None:
+                continue  # the 8-bit baseline, where there are no 8 bits
             model = name_there if recipe == own else f"{name_there}, in fp32"
             row = Row(target=target.name, model=model, record_id=record_id)
             try:

@@ -84,10 +84,11 @@ def test_there_is_a_front_for_each_and_how_far_they_agree(finished: Path, result
 def test_picks_are_taken_to_another_target_without_training(finished: Path) -> None:
     printed = search("transfer", finished, "--target", "ncnn-cpu", "--pick", "most-accurate", "--json").stdout
     rows = {row["model"]: row for row in json.loads(printed)}
-    assert len(rows) == 3
-    assert {"baseline", "int8 alone, in fp32"} < set(rows)
+    assert len(rows) == 2  # ncnn has no 8 bits, so the baseline in 8 bits would be the baseline again
     assert rows["baseline"]["latency_ratio"] == pytest.approx(1, abs=0.5)  # ten runs of a tiny model
     assert rows["baseline"]["ratio_to_main"] > 0
-    assert rows["int8 alone, in fp32"]["accuracy"] == pytest.approx(rows["baseline"]["accuracy"], abs=1e-3)
+    [pick] = rows.keys() - {"baseline"}
+    assert pick.startswith("most-accurate")
+    assert rows[pick]["accuracy"] is not None
     assert rows["baseline"]["runtime"].startswith("ncnn ")
     assert json.loads((finished / "transfer.json").read_text())["rows"] == list(rows.values())

@@ -183,12 +183,12 @@ def test_the_baseline_and_the_members_see_the_test_split_once(tmp_path: Path) ->
 
 def test_a_torn_line_is_not_read_and_cut_off(tmp_path: Path) -> None:
     finals = Finals(tmp_path)
-    finals.append(Final(record_id="a", host="h", latency=timed(0.5, 0.01)))
+    finals.append(Final(record_id="a", latency=timed(0.5, 0.01)))
     path = tmp_path / "final.jsonl"
     path.write_text(path.read_text() + '{"record_id": "b", "la')
     again = Finals(tmp_path)
     assert [final.record_id for final in again.all] == ["a"]
-    again.append(Final(record_id="c", host="h", reason="no"))
+    again.append(Final(record_id="c", reason="no"))
     assert [final.record_id for final in Finals(tmp_path).all] == ["a", "c"]
     assert Finals(tmp_path).all[0].latency == timed(0.5, 0.01)
 

@@ -109,7 +109,7 @@ def test_what_was_measured_again_is_what_is_shown(store: Store, tmp_path: Path) 
     record = store.searched[1]
     assert record.measurement
     again = replace(record.measurement.latency, ratio=0.35, ratio_low=0.34, ratio_high=0.36)
-    Finals(tmp_path).append(Final(record_id=record.id, host="h", latency=again))
+    Finals(tmp_path).append(Final(record_id=record.id, latency=again))
     columns = data_of(store, tmp_path)["records"]
     assert (columns["latency"][1], columns["latency_ci"][1]) == (0.35, [0.34, 0.36])
     assert columns["minutes"][1] is not None
