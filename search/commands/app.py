@@ -17,4 +17,5 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DATA = "Ultralytics data.yaml, or for classification a folder with train/<class>/ and val/<class>/"
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and one line at the end.")]
 StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder, such as results/demo.")]

@@ -1,0 +1,72 @@
+"""A real study in a pseudo-terminal of 80 × 24, in a pipe, and silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from search.live.snapshot import read_snapshot
+from tests.integration.test_study import ROOT, make_study, search
+from tests.terminal import Terminal
+
+ENVIRONMENT = {**os.environ, "TERM": "xterm-256color"}
+ENVIRONMENT.pop("CI", None)
+
+
+def command(*arguments: object) -> list[object]:
+    return [sys.executable, "-m", "search", *arguments]
+
+
+def is_whole(raw: bytes) -> bool:
+    """Whether the terminal was given back: its first screen, and a cursor."""
+    return all(
+        raw.rindex(back) > raw.rindex(taken)
+        for taken, back in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"))
+    )
+
+
+def test_a_study_is_seen_in_a_terminal_and_in_a_pipe_and_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = make_study(tmp_path, budget={"trials": 2}, resources={"concurrent": 1})
+
+    cut = Terminal(command("run", study, "--out", out), cwd=ROOT, env=ENVIRONMENT)
+    cut.until(lambda text: "preparing the data and the baseline" in text, 120)
+    cut.type(b"\x03")
+    assert cut.finish(120) != 0
+    assert is_whole(cut.raw)
+    stopped = read_snapshot(out)
+    assert stopped is not None and stopped.state == "stopped"
+
+    shown = Terminal(command("resume", out), cwd=ROOT, env=ENVIRONMENT)
+    for words in ("searching", "trials 0/2, 1 under way", "mAP50-95", "★", "trials 1/2", "◆", "measuring the front"):
+        shown.until(lambda text, words=words: words in text, 300)
+    assert shown.finish(300) == 0
+    assert is_whole(shown.raw)
+    assert "python -m search front" in shown.text
+    steps = {
+        step
+        for frame in shown.frames
+        for line in frame
+        for step in ("shape", "train", "measure")
+        if f"  {step}" in line
+    }
+    assert steps == {"shape", "train", "measure"}
+    view = [frame for frame in shown.frames if any("── log" in line for line in frame)]
+    whole = [frame for frame in view if "tiny" in frame[0]]
+    assert len(whole) >= 10
+    assert all(sum("── log" in line for line in frame) == 1 for frame in whole)  # nothing has scrolled
+    ended = read_snapshot(out)
+    assert ended is not None and (ended.state, ended.trials, ended.running) == ("ended", 2, ())
+    assert any(line.split()[1:3] == ["trial", "2/2"] for line in ended.log)
+
+    piped = search("finish", out)
+    assert "measuring the front" in piped.stdout and "hypervolume" in piped.stdout
+    assert "\x1b" not in piped.stdout
+
+    quiet = search("finish", out, "--quiet")
+    front = json.loads((out / "front.json").read_text(encoding="utf-8"))["front"]
+    [line] = quiet.stdout.splitlines()
+    assert line.startswith(f"{out}: {len(front)} on the front; recommended ")
+    assert quiet.stderr == ""
