@@ -19,7 +19,7 @@ from search.live.capture import Capture, last_lines
 from search.live.snapshot import Snapshot
 from search.live.totals import Totals
 from search.live.tracker import Display
-from search.live.view import view
+from search.live.view import FrontPlot, view
 
 LOG = "log.txt"  # in the study folder: what would have been printed into the view
 
@@ -86,7 +86,7 @@ class View:
 
     def open(self, folder: Path) -> None:
         """Takes the terminal over."""
-        self._log = folder / LOG
+        self._log, self._plot = folder / LOG, FrontPlot()
         self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
         self._capture = Capture(self._log)
         self._console = Console(file=self._terminal, force_terminal=True, highlight=False)
@@ -106,7 +106,8 @@ class View:
         """Draws."""
         width, height = self._resize()
         sys.stdout.flush()
-        lines = view(snapshot, totals, last_lines(self._log, height), width=width, height=height)
+        log = last_lines(self._log, height)
+        lines = view(snapshot, totals, log, width=width, height=height, plot=self._plot)
         self._live.update(Group(*lines), refresh=True)
 
     def close(self) -> None:

@@ -14,18 +14,35 @@ MOST_PLOT = 22
 NODE = 14  # columns
 
 
-def view(snapshot: Snapshot, totals: Totals, log: list[str], *, width: int, height: int) -> list[Text]:
+class FrontPlot:
+    """``front_plot``, drawn anew only for other records or another size: with many records that takes a while."""
+
+    def __init__(self) -> None:
+        self._drawn: tuple[object, list[Text]] = (None, [])
+
+    def __call__(self, totals: Totals, *, width: int, height: int) -> list[Text]:
+        """The plot's lines."""
+        key = (totals.version, width, height)
+        if self._drawn[0] != key:
+            self._drawn = (key, front_plot(totals, width=width, height=height))
+        return self._drawn[1]
+
+
+def view(
+    snapshot: Snapshot, totals: Totals, log: list[str], *, width: int, height: int, plot: FrontPlot | None = None
+) -> list[Text]:
     """At most ``height`` lines of at most ``width`` columns: head, plot, workers, log.
 
     The plot has what the others leave, the workers at most a third, the log at least three lines.
     """
+    draw = plot or front_plot
     head = [_title(snapshot, width), _counts(totals), _growth(totals, width)]
     workers = _workers(snapshot, width, limit=max(2, height // 3))
     left = height - len(head) - len(workers) - 1  # a line above the log
     plotted = min(left - 3, MOST_PLOT)
-    plot = front_plot(totals, width=width, height=plotted) if plotted >= LEAST_PLOT else []
-    rest = left - len(plot)
-    lines = [*head, *plot, *workers, _rule("log", width), *(Text(line, "dim") for line in log[-rest:] if rest > 0)]
+    drawn = draw(totals, width=width, height=plotted) if plotted >= LEAST_PLOT else []
+    rest = left - len(drawn)
+    lines = [*head, *drawn, *workers, _rule("log", width), *(Text(line, "dim") for line in log[-rest:] if rest > 0)]
     for line in lines:
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
