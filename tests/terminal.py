@@ -17,7 +17,7 @@ import pytest
 
 
 class Terminal:
-    """Runs a command in a terminal of its own and draws what it prints; ``frames`` are the screens so far."""
+    """Runs a command in a terminal of its own and draws what it prints; ``frames`` are the screens that stood still."""
 
     def __init__(self, command: Sequence[object], *, columns: int = 80, lines: int = 24, **process: Any) -> None:
         pyte = pytest.importorskip("pyte", reason="pyte is not installed: make setup")
@@ -71,5 +71,6 @@ class Terminal:
                 return False
             self.raw += content
             self._stream.feed(content)
+        elif not self.frames or self.frames[-1] != self.screen.display:  # nothing more comes: it is drawn to its end
             self.frames.append(list(self.screen.display))
         return True

@@ -118,7 +118,7 @@ class View:
 
     def _resize(self) -> tuple[int, int]:
         width, height = os.get_terminal_size(self._terminal.fileno())
-        self._console.size = (width or 80, height or 24)  # pyright: ignore[reportAttributeAccessIssue]
+        self._console.size = (width or 80, height or 24)
         return width or 80, height or 24
 
 

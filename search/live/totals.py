@@ -42,7 +42,8 @@ class Totals:
         self._trunks.add(record.recipe.trunk_id)
         within = feasible(record, self.baseline, self._config)
         ended = record.at or at
-        self._growth.add(record, within, 0.0 if None in (self.started, ended) else (ended - self.started) / 60)  # pyright: ignore[reportOptionalOperand]
+        minutes = 0.0 if self.started is None or ended is None else (ended - self.started) / 60
+        self._growth.add(record, within, minutes)
         if within:
             self.points.append(point(record))
         return within

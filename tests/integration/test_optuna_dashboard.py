@@ -16,6 +16,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 DASHBOARD = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent))
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "live.md"
@@ -35,7 +37,7 @@ def answer(url: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 def test_the_dashboard_shows_the_study_of_a_storage_file(tmp_path: Path) -> None:
     path = tmp_path / "optuna.log"
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    storage = JournalStorage(JournalFileBackend(str(path)))
     study = optuna.create_study(storage=storage, study_name="cats", directions=["maximize", "minimize"])
     for accuracy, latency in ((0.5, 0.3), (0.6, 0.7)):
         trial = study.ask()

@@ -140,7 +140,9 @@ def test_the_end_is_announced(chromium: Any, folder: Path) -> None:
         heard = "document.getElementById('live').textContent"
         until(page, f"{heard} === 'Running: searching detect-cpu.'")
         assert page.locator("#report").is_hidden()
-        (folder / "report.html").write_text("<!doctype html><link rel=icon href=data:,><title>The report</title>", encoding="utf-8")
+        (folder / "report.html").write_text(
+            "<!doctype html><link rel=icon href=data:,><title>The report</title>", encoding="utf-8"
+        )
         say(folder, "ended")
         until(page, f"{heard}.startsWith('The study has ended: ')")
         assert page.locator("#lead").inner_text() == page.evaluate(heard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,9 @@ def read(place: Path) -> Any:
 
 
 def hparams(place: Path) -> dict[str, Any]:
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
+    plugin: Any = importlib.import_module("tensorboard.plugins.hparams.plugin_data_pb2")
     content = read(place).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    values = HParamsPluginData.FromString(content).session_start_info.hparams
+    values = plugin.HParamsPluginData.FromString(content).session_start_info.hparams
     return {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in values.items()}
 
 
