@@ -39,10 +39,13 @@ def tensorboard(
     from search.results import open_study
 
     place = out or folder / FOLDER
-    while True:
-        written = write_events(open_study(folder)[1], place)
-        if written or not follow:
-            typer.echo(f"{written} trials added; look at them with: tensorboard --logdir {place}")
-        if not follow:
-            return
-        time.sleep(5)
+    try:
+        while True:
+            written = write_events(open_study(folder)[1], place)
+            if written or not follow:
+                typer.echo(f"{written} trials added; look at them with: tensorboard --logdir {place}")
+            if not follow:
+                return
+            time.sleep(5)
+    except KeyboardInterrupt:
+        return

@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
@@ -18,6 +22,8 @@ from search.store import Store, write_atomically
 from spaces.recipe import Recipe
 from tests.fakes import make_baseline
 from tests.studies import RECORDS, study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -115,3 +121,16 @@ def test_recipes_and_the_report_are_there_if_they_are(server: WatchServer) -> No
 def test_a_port_that_is_taken_is_refused_in_words(server: WatchServer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"--port {server.server_port}: .* leave it out"):
         WatchServer(tmp_path, server.server_port)
+
+
+def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(server: WatchServer) -> None:
+    command = [sys.executable, "-m", "search", "watch", str(server.folder), "--no-browser"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url, words = process.stdout.readline().split(maxsplit=1)
+    assert words == f"shows {server.folder} until Ctrl-C\n"
+    with urllib.request.urlopen(f"{url}changes", timeout=30) as answer:
+        assert json.load(answer)["study"]["title"] == "cats"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from search.__main__ import app
 from search.live.tensorboard import write_events
-from search.store import Store
+from search.store import Store, write_atomically
 from spaces.recipe import Fp32
 from tests.fakes import make_baseline, make_record
-from tests.studies import pruned
+from tests.studies import pruned, study
 
 READER = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed: make setup"
@@ -93,3 +95,12 @@ def test_what_is_written_stays_and_what_is_new_is_added(store: Store, tmp_path: 
     assert {path: after[path] for path in set(before) - again} == {p: c for p, c in before.items() if p not in again}
     assert len([path for path in after if TRUNK.trunk_id in path.parts]) == len(again)
     assert write_events(store, out) == 0
+
+
+def test_the_command_says_what_to_type_next(store: Store, tmp_path: Path) -> None:
+    assert store.baseline is not None
+    write_atomically(tmp_path / "study.yaml", study().to_yaml())
+    done = CliRunner().invoke(app, ["tensorboard", str(tmp_path)])
+    assert (done.exit_code, done.output.split(";")[0]) == (0, "3 trials added")
+    assert f"tensorboard --logdir {tmp_path / 'tensorboard'}" in done.output.replace("\n", "")
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 3
