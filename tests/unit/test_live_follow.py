@@ -98,12 +98,14 @@ def test_a_folder_that_is_another_one_is_told_anew(tmp_path: Path) -> None:
     reader = Reader(Follower(folder))
     reader.ask()
     token = reader.token
+    begin(tmp_path / "other").append([make_baseline(), RECORDS["better"], RECORDS["dominated"], RECORDS["good"]])
     shutil.rmtree(folder)
-    reader.ask()
-    begin(folder).append([make_baseline(), RECORDS["better"]])
+    (tmp_path / "other").rename(folder)
     reader.ask()
     assert reader.token != token
-    assert reader.records["id"] == ids("better")
+    assert reader.records["id"] == ids("better", "dominated", "good")
+    shutil.rmtree(folder)
+    assert reader.ask()["study"] is None
 
 
 def test_a_line_counts_when_it_is_whole(tmp_path: Path) -> None:
