@@ -31,7 +31,12 @@ class Capture:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a text file, without colours and other control characters; the first may be cut."""
+    """The last lines of a text file, without colours and other control characters; the first may be cut.
+
+    None of a file that is not there any more.
+    """
+    if not path.is_file():
+        return []
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - TAIL))

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -147,7 +147,10 @@ class Tracker:
                 self._beat(self._snapshot())
 
     def _beat(self, snapshot: Snapshot) -> None:
-        write_atomically(self._folder / FILE, snapshot.model_dump_json())
+        with suppress(
+            OSError
+        ):  # the disk is full or gone: the study will say so, and what only shows it must not end it
+            write_atomically(self._folder / FILE, snapshot.model_dump_json())
         self._display.beat(snapshot, self._totals)
 
     def _hear(self, told: Activities) -> None:

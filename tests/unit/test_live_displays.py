@@ -60,4 +60,5 @@ def test_the_last_lines_hold_nothing_that_moves_the_cursor(tmp_path: Path) -> No
     path = tmp_path / "log.txt"
     path.write_bytes(b"first\n" + b"x" * 20_000 + b"\n\x1b[31mred\x1b[0m\x1b[2J\n10%\r20%\n\n\xff\ttab\x07\n")
     assert last_lines(path, 3) == ["red", "20%", "\ufffd   tab"]
+    assert last_lines(tmp_path / "gone", 3) == []
     assert last_lines(path, 100)[0] == "x" * len(last_lines(path, 100)[0])
