@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import statistics
+import time
 from typing import Any
 
 import pytest
 from rich.console import Console, Group
+from rich.live import Live
 
 from search.live.plot import BARS, LABEL, Series, Window, around, scatter, sparkline
 from search.live.snapshot import Running, Snapshot
 from search.live.totals import Totals
-from search.live.view import view
+from search.live.view import FrontPlot, view
 from tests.fakes import make_baseline, make_record
 from tests.studies import RECORDS, ids, pruned, study
 
@@ -172,3 +175,19 @@ def test_leaves_of_a_trunk_are_one_trial() -> None:
     assert (found.trials, len(found.moments)) == (1, 1)
     assert (found.moments[0].minutes, found.moments[0].epochs) == (2.0, 3)
     assert found.moments[0].hypervolume == found.hypervolume == pytest.approx(0.5 * 0.6)
+
+
+def test_a_look_a_second_costs_less_than_a_percent_of_a_core(totals: Totals) -> None:
+    for number in range(1, 2000):
+        totals.add(make_record(pruned(0.5), accuracy=0.5, latency=number / 2000))
+    known, plot = snapshot(*(running(number) for number in range(8))), FrontPlot()
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+    with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        seconds = list[float]()
+        for _ in range(20):
+            start = time.thread_time()
+            lines = view(known, totals, ["a line of the log"] * 50, width=80, height=24, plot=plot)
+            live.update(Group(*lines), refresh=True)
+            seconds.append(time.thread_time() - start)
+    print(f"{1000 * statistics.median(seconds):.1f} ms of CPU time a look")
+    assert statistics.median(seconds) < 0.01
