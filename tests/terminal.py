@@ -74,3 +74,9 @@ class Terminal:
         elif not self.frames or self.frames[-1] != self.screen.display:  # nothing more comes: it is drawn to its end
             self.frames.append(list(self.screen.display))
         return True
+
+
+def given_back(raw: bytes) -> bool:
+    """Whether a terminal that was printed this has its first screen again, and a cursor."""
+    pairs = ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"))
+    return all(raw.rindex(back) > raw.rindex(taken) for taken, back in pairs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from search.live.snapshot import read_snapshot
 from tests.integration.test_study import ROOT, make_study, search
-from tests.terminal import Terminal
+from tests.terminal import Terminal, given_back
 
 SPACE = """
 image_size: 64
@@ -27,14 +27,6 @@ def command(*arguments: object) -> list[object]:
     return [sys.executable, "-m", "search", *arguments]
 
 
-def is_whole(raw: bytes) -> bool:
-    """Whether the terminal was given back: its first screen, and a cursor."""
-    return all(
-        raw.rindex(back) > raw.rindex(taken)
-        for taken, back in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"))
-    )
-
-
 def test_a_study_is_seen_in_a_terminal_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "out"
     study = make_study(tmp_path, budget={"trials": 1}, engine={"starts": False}, final=None)
@@ -44,7 +36,7 @@ def test_a_study_is_seen_in_a_terminal_or_not_at_all(tmp_path: Path) -> None:
     cut.until(lambda text: "preparing the data and the baseline" in text, 120)
     cut.type(b"\x03")
     assert cut.finish(120) != 0
-    assert is_whole(cut.raw)
+    assert given_back(cut.raw)
     stopped = read_snapshot(out)
     assert stopped is not None and stopped.state == "stopped"
 
@@ -52,7 +44,7 @@ def test_a_study_is_seen_in_a_terminal_or_not_at_all(tmp_path: Path) -> None:
     for words in ("searching", "trials 0/1, 1 under way", "mAP50-95", "★", "trials 1/1", "measuring the front"):
         shown.until(lambda text, words=words: words in text, 300)
     assert shown.finish(300) == 0
-    assert is_whole(shown.raw)
+    assert given_back(shown.raw)
     assert "python -m search front" in shown.text
     text = "\n".join(line for frame in shown.frames for line in frame)
     assert re.search(rf"^{socket.gethostname()[:13]}.* train [123]/3 +0:\d\d$", text, re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from search.live.capture import last_lines
 from search.live.displays import Lines, Quiet, View, display_for
+from tests.terminal import Terminal, given_back
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stream:
@@ -62,3 +66,37 @@ def test_the_last_lines_hold_nothing_that_moves_the_cursor(tmp_path: Path) -> No
     assert last_lines(path, 3) == ["red", "20%", "\ufffd   tab"]
     assert last_lines(tmp_path / "gone", 3) == []
     assert last_lines(path, 100)[0] == "x" * len(last_lines(path, 100)[0])
+
+
+PROGRAM = """
+import os, sys, time, warnings
+from pathlib import Path
+from search.live.displays import View
+from search.live.tracker import Tracker
+from search.store import Store
+from tests.studies import study
+folder = Path(sys.argv[1])
+with Tracker(study(), folder, Store(folder), View()) as tracker:
+    tracker.stage("working")
+    for number in range(100):
+        warnings.warn(f"warning {number}"); os.write(2, b"\\x1b[2J\\x1b[5;5Hfrom C\\n" * 3); print("printed")
+        time.sleep(0.3)
+"""
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C", "kill"])
+def test_what_is_printed_tears_nothing_and_the_terminal_is_given_back(tmp_path: Path, end: str) -> None:
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    terminal = Terminal([sys.executable, "-c", PROGRAM, tmp_path], cwd=ROOT, env=environment)
+    terminal.until(lambda text: "working" in text and "printed" in text, 60)
+    terminal.until(lambda text: "0:03" in text.split("\n")[0], 30)
+    if end == "Ctrl-C":
+        terminal.type(b"\x03")
+    else:
+        terminal.process.terminate()
+    assert terminal.finish(60) != 0
+    for frame in terminal.frames[1:-1]:
+        assert frame[0].startswith("cats  working")
+        [log] = [row for row, line in enumerate(frame) if line.startswith("── log ─")]
+        assert not any("from C" in line or "printed" in line for line in frame[:log])
+    assert given_back(terminal.raw)
