@@ -16,6 +16,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = "docs/"
+BETTER = {"docs/study.schema.json": "docs/reference/study.md"}  # pages of the site for files that say the same
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
 ROW = re.compile(r"^\|.*\|$", re.M)
 CODE = re.compile(r"`[^`\n]+`")
@@ -46,8 +47,9 @@ def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, file
 
     def moved(link: re.Match[str]) -> str:
         target = _target(link[1], own)
-        if inside and target.startswith(DOCS):
+        if inside and target.startswith(DOCS) and target not in BETTER:
             return link[1]
+        target = BETTER.get(target, target)
         return posixpath.relpath(target.removeprefix(DOCS), folder or ".")
 
     return ROW.sub(lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), LINK.sub(moved, markdown))
