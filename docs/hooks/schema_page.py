@@ -25,9 +25,9 @@ BOUNDS = {
 }
 
 
-def schema_page(title: str, schema: Schema, name: str) -> str:
+def schema_page(title: str, schema: Schema, name: str, note: str = "") -> str:
     """Markdown of a schema: its own keys, then those of each object that it refers to."""
-    blocks = [f"# {title}", ABOUT.format(name=name), _keys(schema)]
+    blocks = [f"# {title}", ABOUT.format(name=name), note, _keys(schema)]
     for own, section in schema["$defs"].items():
         mapping = section if "properties" in section else next(o for o in section["anyOf"] if "properties" in o)
         blocks += [f"## {own}", mapping.get("description", ""), _keys(mapping)]

@@ -137,6 +137,7 @@ def test_the_reference_has_every_part_and_every_command(site: Path, pages: dict[
     assert {name.lower() for name in SCHEMAS["space"]()["$defs"]} <= space.ids
     commands = pages[site / "reference" / "search.html"]
     assert {f"python--m-search-{name}" for name in COMMANDS} <= commands.ids
+    assert "a folder with train/<class>/ and val/<class>/, to measure accuracy too" in commands.text
 
 
 def test_the_reference_of_python_comes_from_docstrings(site: Path, pages: dict[Path, Html]) -> None:
