@@ -101,8 +101,11 @@ class Target(BaseModel):
         reference = handler(core)
         mapping = handler.resolve_ref_schema(reference)
         name = mapping["properties"]["name"]
-        name["anyOf"] = [{"pattern": name.pop("pattern")}, {"pattern": FILE}]
-        mapping["anyOf"] = [{"required": ["runtime"]}, {"properties": {"name": known}}]
+        mapping |= {
+            "if": {"required": ["runtime"]},
+            "then": {"properties": {"name": {"pattern": name.pop("pattern")}}},
+            "else": {"properties": {"name": known}},
+        }
         return {"anyOf": [{"type": "string", **known}, reference]}
 
     @property
