@@ -82,7 +82,8 @@ class Resources(_Section):
     """What one trial takes, and how many run at once (as many as fit, if not given).
 
     CPUs and GPUs may be parts of one (0.5: two trials share it) or whole numbers. A trial computes on as many threads
-    as it has whole CPUs, but at least one.
+    as it has whole CPUs, but at least one. A trial that holds a GPU computes on it; ``device: cpu`` has it compute on
+    the CPU all the same, where PyTorch cannot use what the cluster calls a GPU.
     A trial whose worker dies is tried up to ``retries`` times again, from its last epoch; one that breaks by itself
     is not. ``stage_cache`` is a folder of results of stages (trainings, scans), which several studies may share, on
     several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes the
@@ -91,6 +92,7 @@ class Resources(_Section):
 
     cpus_per_trial: float = Field(default=1, gt=0)
     gpus_per_trial: float = Field(default=0, ge=0)
+    device: Literal["auto", "cpu"] = "auto"
     concurrent: int | None = Field(default=None, ge=1)
     trial_minutes: float | None = Field(default=None, gt=0)
     retries: int = Field(default=2, ge=0)
@@ -103,6 +105,11 @@ class Resources(_Section):
         if value > 1 and value != int(value):
             raise ValueError("above one, Ray gives whole CPUs and GPUs only")
         return value
+
+    @property
+    def torch_device(self) -> str:
+        """What trials compute on, as Ultralytics names it: the first GPU that they hold, or the CPU."""
+        return "0" if self.gpus_per_trial and self.device == "auto" else "cpu"
 
 
 class FinalSettings(_Section):
