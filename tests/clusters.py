@@ -31,6 +31,7 @@ from tests.tiny import SHORT, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = {"bench:onnxruntime-cpu": 1}
+NETWORK = "127.0.1."  # Ray takes 127.0.0.1 for the address of the machine
 PATIENCE = 120.0  # seconds; beside other tests
 SPACE = """
 image_size: 64
@@ -51,26 +52,12 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL for all its processes, as when a machine loses its power."""
-        for each in [*self._children(), psutil.Process(self.process.pid)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        self.process.wait(10)
-
-    def stop(self) -> None:
-        """Ends every process of this node and no other's."""
-        if self.process.poll() is not None:
-            return
-        own = self._children()
-        self.process.kill()  # it would wait for the others
-        for each in own:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.terminate()
-        for each in psutil.wait_procs(own, timeout=10)[1]:
-            each.kill()
-        self.process.wait(10)
-
-    def _children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        if self.process.poll() is None:
+            own = psutil.Process(self.process.pid)
+            for each in [*own.children(recursive=True), own]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            self.process.wait(10)
 
 
 class RayCluster:
@@ -88,7 +75,7 @@ class RayCluster:
         self.home.mkdir()
         self.token_file.write_text(secrets.token_hex(32))
         port, dashboard, client = free_ports(3)
-        self._gcs, self.address = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self._gcs, self.address = f"{NETWORK}1:{port}", f"http://127.0.0.1:{dashboard}"
         own = ["--head", f"--port={port}", f"--ray-client-server-port={client}", "--include-dashboard=true"]
         self._start([*own, "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"], cpus, 0, resources)
 
@@ -99,6 +86,7 @@ class RayCluster:
 
     def add(self, *, cpus: int, gpus: int = 0, resources: Mapping[str, float] | None = None) -> Node:
         """Starts another node, which joins within seconds."""
+        self.wait(self._answers)
         return self._start([f"--address={self._gcs}"], cpus, gpus, resources or {})
 
     def run(self, *arguments: object, token: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -134,10 +122,15 @@ class RayCluster:
     def stop(self) -> None:
         """Ends every process of this cluster and no other's."""
         for node in reversed(self.nodes):
-            node.stop()
+            node.kill()
+
+    def _answers(self) -> bool:
+        ip, port = self._gcs.split(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((ip, int(port))) == 0
 
     def _start(self, own: list[str], cpus: int, gpus: int, resources: Mapping[str, float]) -> Node:
-        ip = f"127.0.0.{len(self.nodes) + 1}"
+        ip = f"{NETWORK}{len(self.nodes) + 1}"
         folder = self._place / str(len(self.nodes))
         folder.mkdir()
         agent, metrics = free_ports(2)
@@ -166,6 +159,7 @@ class RayCluster:
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
             "RAY_health_check_period_ms": "1000",  # a dead node is noticed after a few seconds, not 15
             "RAY_health_check_failure_threshold": "3",
+            "RAY_worker_niceness": "0",  # beside other tests, trials at nice 15 would wait for all of them
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
 
@@ -16,14 +16,13 @@ from search.scaling.virtual import Costs, benches_for, simulate
 from search.simulate.command import RECORDS
 from search.simulate.recorded import read
 
-Part = Literal["virtual", "search", "controller", "machine"]
-PARTS: tuple[Part, ...] = ("virtual", "search", "controller", "machine")
 EACH = 12  # sleeping trials for every worker
 SHORTER = 60.0
+FILES = 5  # of each study that a bench times
 
 
 def run(
-    *, parts: Sequence[Part], workers: Sequence[int], costs: Costs, seeds: int, records: Sequence[Path], as_json: bool
+    *, parts: Sequence[str], workers: Sequence[int], costs: Costs, seeds: int, records: Sequence[Path], as_json: bool
 ) -> None:
     """Runs the parts and prints what they found.
 
@@ -83,16 +82,24 @@ def _controller(folders: Sequence[Path], workers: Sequence[int], costs: Costs, s
     return {"rows": [asdict(drive(recorded, sleep, workers=count, each=EACH)) for count in workers]}
 
 
+def _bench(folders: Sequence[Path], workers: Sequence[int], costs: Costs, seeds: int) -> dict[str, Any]:
+    from search.scaling.bench import time_files
+
+    rows = [row for folder in folders for row in time_files(folder, FILES)]
+    return {"rows": [asdict(row) for row in rows]}
+
+
 def _machine(folders: Sequence[Path], workers: Sequence[int], costs: Costs, seeds: int) -> dict[str, Any]:
     from search.scaling.machine import real
 
     return {"rows": [asdict(row) for row in real(workers)]}
 
 
-_RUN: dict[Part, Callable[[Sequence[Path], Sequence[int], Costs, int], dict[str, Any]]] = {
+_RUN: dict[str, Callable[[Sequence[Path], Sequence[int], Costs, int], dict[str, Any]]] = {
     "virtual": _virtual,
     "search": _search,
     "controller": _controller,
+    "bench": _bench,
     "machine": _machine,
 }
 

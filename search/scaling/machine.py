@@ -26,7 +26,8 @@ finetune: {kind: train, epochs: 2}
 quantize: [{kind: fp32}, {kind: int8, images: 8}]
 """
 TRIALS = 8
-IMAGE_SIZE = 160
+IMAGE_SIZE = 96
+COUNTS = {"train": 64, "val": 32, "test": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def _write_study(folder: Path) -> Path:
     content: dict[str, Any] = {
         "name": "scaling",
         "model": "yolov8n.yaml",
-        "data": str(make_digits(folder / "digits", image_size=IMAGE_SIZE)),
+        "data": str(make_digits(folder / "digits", image_size=IMAGE_SIZE, counts=COUNTS)),
         "image_size": IMAGE_SIZE,
         "space": str(folder / "space.yaml"),
         "target": {"runs": 60},

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import BENCH, ROOT, RayCluster, lines_of, out_of, ray_cluster, write_study
+from tests.clusters import BENCH, ROOT, Node, RayCluster, lines_of, out_of, ray_cluster, write_study
 from tests.tiny import sha256
 
 TRIALS = 8
 # Trials hold a GPU, which Ray believes these nodes to have, and train on the CPU.
 RESOURCES = {"cpus_per_trial": 1, "gpus_per_trial": 1, "device": "cpu"}
+TRIAL = "trainable.train"  # the name that Ray gives to a trial's task
 SPACE = """
 image_size: 64
 activation: [silu, relu, hardswish]
-prune: [{kind: none}, {kind: channels, ratio: [0.25, 0.5]}]
-finetune: {kind: train, epochs: 1, batch: 8}
+prune: [{kind: none}, {kind: channels, ratio: [0.25, 0.5, 0.75]}]
+finetune: {kind: train, epochs: 5, batch: 8}
 quantize: [{kind: fp32}, {kind: int8, images: 4}]
 """
 
@@ -30,7 +31,6 @@ quantize: [{kind: fp32}, {kind: int8, images: 4}]
 def cluster() -> Iterator[RayCluster]:
     """A head that does nothing but lead, and three nodes with a GPU in name, two of which measure as well."""
     with ray_cluster(cpus=0, resources={}) as started:
-        started.wait_until_there()
         for resources in ({}, BENCH, BENCH):
             started.add(cpus=1, gpus=1, resources=resources)
         started.wait_until_there()
@@ -46,11 +46,17 @@ def trunks(folder: Path, name: str) -> list[str]:
     return [trunk_of(line["recipe"]) for line in lines_of(folder / name) if line.get("id") != "baseline"]
 
 
-def places(cluster: RayCluster, actor: str, *, alive: bool) -> list[str]:
-    """The addresses of the nodes that the actors of a class are or were on."""
+def trials_on(cluster: RayCluster, state: str) -> set[str]:
+    """The addresses of the nodes on which a part of a trial is in this state, by what Ray knows of its tasks."""
     ips = {node["node_id"]: node["node_ip"] for node in cluster.state("nodes")}
-    own = [found for found in cluster.state("actors") if found["class_name"] == actor]
-    return [ips[found["node_id"]] for found in own if found["node_id"] and (found["state"] == "ALIVE" or not alive)]
+    return {ips[t["node_id"]] for t in cluster.state("tasks") if t["name"] == TRIAL and t["state"] == state}
+
+
+def bench_of(cluster: RayCluster) -> tuple[str, int]:
+    """The address of the bench's node, and how often it was started anew."""
+    ips = {node["node_id"]: node["node_ip"] for node in cluster.state("nodes")}
+    (found,) = [actor for actor in cluster.state("actors") if actor["class_name"] == "Bench"]
+    return ips[found["node_id"]], int(found["num_restarts"])
 
 
 def under_way(folder: Path) -> int:
@@ -62,28 +68,28 @@ def test_a_study_outlives_the_nodes_that_it_runs_on(cluster: RayCluster, tmp_pat
     study = write_study(tmp_path, TRIALS, space=SPACE, resources=RESOURCES, final=None)
     there, home = cluster.home / "yolo-front/studies/tiny", tmp_path / "home"
     job = out_of(cluster.run("submit", study, "--with-data")).strip()
-    _, plain, *measuring = cluster.nodes
+    head, plain, *measuring = cluster.nodes
 
-    def at_work(ended: int) -> bool:
-        """So many trials have ended, and each of three nodes is in the middle of another one."""
+    def at_work(*nodes: Node, ended: int) -> bool:
+        """So many trials have ended, and each of these nodes is in the middle of another one."""
         done = len(set(trunks(there, "records.jsonl")))
-        return done >= ended and under_way(there) == 3 == len(set(places(cluster, "ImplicitFunc", alive=True)))
+        assert done < TRIALS - 2, "too fast for this test"
+        return done >= ended and {node.ip for node in nodes} <= trials_on(cluster, "RUNNING")
 
-    cluster.wait(lambda: at_work(1), seconds=300)
-    plain.kill()
+    cluster.wait(lambda: under_way(there) > 0, seconds=300)
     new = cluster.add(cpus=1, gpus=1, resources=BENCH)
-    cluster.wait(lambda: plain.ip not in cluster.alive() and at_work(2), seconds=300)
-    (bench,) = places(cluster, "Bench", alive=True)
-    (lost,) = [node for node in measuring if node.ip == bench]
+    cluster.wait(lambda: new.ip in cluster.alive() and at_work(plain, *measuring, ended=1), seconds=300)
+    plain.kill()
+    cluster.wait(lambda: plain.ip not in cluster.alive() and at_work(new, *measuring, ended=2), seconds=300)
+    (lost,) = [node for node in measuring if node.ip == bench_of(cluster)[0]]
     lost.kill()
 
     followed = cluster.run("logs", job, "--follow")
     assert followed.returncode == 0 and f"trial {TRIALS}/{TRIALS}" in followed.stdout, followed
-    ran_on = {task["node_id"] for task in cluster.state("tasks") if task["name"] == "ImplicitFunc.train"}
-    assert {plain.ip, new.ip, *(node.ip for node in measuring)} <= set(places(cluster, "ImplicitFunc", alive=False))
-    assert len(ran_on) >= 3
-    (measured,) = [actor for actor in cluster.state("actors") if actor["class_name"] == "Bench"]
-    assert measured["num_restarts"] >= 1 and lost.ip not in places(cluster, "Bench", alive=False)
+    ran = trials_on(cluster, "FINISHED")
+    assert {new.ip, *(node.ip for node in measuring)} <= ran and head.ip not in ran
+    bench, restarts = bench_of(cluster)
+    assert restarts >= 1 and bench in cluster.alive()
     nothing_lost_or_doubled(there)
 
     out_of(cluster.run("fetch", job, "--out", home))
