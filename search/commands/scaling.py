@@ -28,8 +28,8 @@ def scaling(
     decide: Annotated[float, _seconds("of the driver for a rung")] = 0.01,
     end: Annotated[float, _seconds("of the driver for a trial's end")] = 0.05,
     start: Annotated[float, _seconds("from a suggestion to the trial's work")] = 0.1,
-    quick: Annotated[float, _seconds("of a bench for a file before training")] = 3.0,
-    full: Annotated[float, _seconds("of a bench for a file after training")] = 6.0,
+    quick: Annotated[float, _seconds("of a bench for a file before training")] = 5.0,
+    full: Annotated[float, _seconds("of a bench for a file after training")] = 8.0,
     as_json: Json = False,
 ) -> None:
     """Shows how much of its time each of so many workers is at work, and what the others wait for.

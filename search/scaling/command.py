@@ -42,7 +42,7 @@ def _virtual(folders: Sequence[Path], workers: Sequence[int], costs: Costs, seed
     rows: list[dict[str, Any]] = []
     for count in workers:
         enough = benches_for(lives, costs, workers=count)
-        one, many = (simulate(lives, costs, workers=count, benches=own) for own in (1, enough))
+        one, many, free = (simulate(lives, costs, workers=count, benches=own) for own in (1, enough, count))
         rows.append(
             {
                 "workers": count,
@@ -51,8 +51,8 @@ def _virtual(folders: Sequence[Path], workers: Sequence[int], costs: Costs, seed
                 "bench busy": one.bench_share,
                 "benches for 90 %": enough,
                 "efficiency with them": many.efficiency,
-                "driver busy": many.driver_share,
-                "limit with them": many.limit,
+                "with one each": free.efficiency,
+                "driver busy": free.driver_share,
             }
         )
     return {"costs": asdict(costs), "trial": _mean(lives), "rows": rows}
@@ -79,7 +79,11 @@ def _controller(folders: Sequence[Path], workers: Sequence[int], costs: Costs, s
 
     recorded = read(folders)
     sleep = Sleep(lives=tuple(read_lives(folders)), measured=tuple(measurements(folders)), shorter=SHORTER)
-    return {"rows": [asdict(drive(recorded, sleep, workers=count, each=EACH)) for count in workers]}
+    rows: list[dict[str, Any]] = []
+    for count in workers:
+        rows.append(asdict(drive(recorded, sleep, workers=count, each=EACH)))
+        typer.echo(json.dumps(rows[-1]), err=True)
+    return {"rows": rows}
 
 
 def _bench(folders: Sequence[Path], workers: Sequence[int], costs: Costs, seeds: int) -> dict[str, Any]:

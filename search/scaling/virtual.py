@@ -152,14 +152,18 @@ class Cluster:
 
 
 def simulate(
-    lives: Sequence[Life], costs: Costs, *, workers: int, benches: int, each: int = 32, seed: int = 0
+    lives: Sequence[Life], costs: Costs, *, workers: int, benches: int, each: int = 64, seed: int = 0
 ) -> Outcome:
     """A study of ``each`` trials for every worker; the same seed draws the same lives in the same order."""
     return Cluster(lives, costs, workers=workers, benches=benches, trials=each * workers, seed=seed).run()
 
 
 def benches_for(lives: Sequence[Life], costs: Costs, *, workers: int, share: float = 0.9) -> int:
-    """The fewest benches with which the efficiency is at least ``share`` of what it is with one for every worker."""
+    """The fewest benches with which the efficiency is at least ``share`` of what it is with one for every worker.
+
+    With one for every worker nobody waits for them; what is lost then is the driver's doing, and the tail: workers that
+    have nothing left to do while the last trials go on.
+    """
     least = share * simulate(lives, costs, workers=workers, benches=workers).efficiency
     low, high = 1, workers
     while low < high:

@@ -29,7 +29,7 @@ def life(train: float = 10.0, *, quick: int = 0, full: int = 0, rungs: int = 0) 
 def test_without_waiting_every_worker_is_always_at_work(workers: int) -> None:
     found = simulate([life(rungs=2)], Costs(), workers=workers, benches=1)
     assert found.efficiency == pytest.approx(1.0)
-    assert found.makespan == pytest.approx(32 * 10.0)
+    assert found.makespan == pytest.approx(64 * 10.0)
     assert (found.driver_share, found.bench_share, found.limit) == (0.0, 0.0, "")
 
 
@@ -38,7 +38,7 @@ def test_without_costs_trials_are_scheduled_as_a_list(workers: int) -> None:
     lives = [life(seconds) for seconds in (1.0, 5.0, 20.0)]
     found = simulate(lives, Costs(), workers=workers, benches=1, seed=3)
     draws, free = random.Random(3), [0.0] * workers
-    for _ in range(32 * workers):
+    for _ in range(64 * workers):
         heapq.heappush(free, heapq.heappop(free) + draws.choice(lives).train)
     assert found.makespan == pytest.approx(max(free))
 
