@@ -52,7 +52,9 @@ def time_files(folder: Path, count: int, on_file: Callable[[Timed], None] = lamb
             wall, cpu, _ = timed(file, quick)
             full_wall, full_cpu, ratio = timed(file, full)
             found.append(
-                Timed(record=file.parent.name, ratio=ratio, quick=wall, quick_cpu=cpu, full=full_wall, full_cpu=full_cpu)
+                Timed(
+                    record=file.parent.name, ratio=ratio, quick=wall, quick_cpu=cpu, full=full_wall, full_cpu=full_cpu
+                )
             )
             on_file(found[-1])
     return found

@@ -8,6 +8,7 @@ is idle between two trials, and how many trials a second the controller can hand
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import random
@@ -120,7 +121,7 @@ def drive(recorded: Recorded, sleep: Sleep, *, workers: int, each: int) -> Drive
             num_cpus=workers,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": variables},
         )
         try:

@@ -1,4 +1,4 @@
-"""What a search loses because its workers suggest at once: each suggestion knows less than it would one after the other.
+"""What a search loses because its workers suggest at once: each suggestion knows less than one after the other would.
 
 The engine itself searches the simulator's worlds (docs/simulate.md) with more and more workers that wait for nothing,
 until it has the hypervolume that 64 trials of random search end with.

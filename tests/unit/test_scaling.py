@@ -113,7 +113,7 @@ def test_recorded_studies_tell_how_their_trials_lived() -> None:
     steps = {json.dumps(line["seconds"], sort_keys=True) for line in lines if "screen" in line["seconds"]}
     assert len(lives) == len(steps) == 36  # leaves of a trunk have the same steps, to the millisecond
     assert sum(life.train for life in lives) == pytest.approx(sum(json.loads(s).get("train", 0.0) for s in steps))
-    with pytest.raises(UserError, match="no trial in .* tells how long"):
+    with pytest.raises(UserError, match=r"no trial in .* tells how long"):
         read_lives([])
 
 

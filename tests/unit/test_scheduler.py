@@ -1,4 +1,4 @@
-"""Which trial an actor takes that has become free; what joins late is tried in tests/integration/test_three_nodes.py."""
+"""Which trial an actor takes that has become free; for nodes that join late see test_three_nodes.py."""
 
 from __future__ import annotations
 
