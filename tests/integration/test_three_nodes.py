@@ -17,7 +17,7 @@ from tests.tiny import sha256
 TRIALS = 9
 # Trials hold a GPU, which Ray believes these nodes to have, and train on the CPU.
 RESOURCES = {"cpus_per_trial": 1, "gpus_per_trial": 1, "device": "cpu"}
-TRIAL = "trainable.train"  # the name that Ray gives to a trial's task
+TRIAL = ".train"  # how the names end that Ray gives to a trial's tasks: trainable.train, ImplicitFunc.train
 SPACE = """
 image_size: 64
 activation: [silu, relu, hardswish]
@@ -49,7 +49,7 @@ def trunks(folder: Path, name: str) -> list[str]:
 def trials_on(cluster: RayCluster, state: str) -> set[str]:
     """The addresses of the nodes on which a part of a trial is in this state, by what Ray knows of its tasks."""
     ips = {node["node_id"]: node["node_ip"] for node in cluster.state("nodes")}
-    return {ips[t["node_id"]] for t in cluster.state("tasks") if t["name"] == TRIAL and t["state"] == state}
+    return {ips[t["node_id"]] for t in cluster.state("tasks") if t["name"].endswith(TRIAL) and t["state"] == state}
 
 
 def bench_of(cluster: RayCluster) -> tuple[str, int]:
