@@ -104,6 +104,8 @@ class Resources(_Section):
     """CPUs of a trial."""
     gpus_per_trial: float = Field(default=0, ge=0, json_schema_extra=_PART_OR_WHOLE)
     """GPUs of a trial."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto is the GPU that a trial holds; cpu is the CPU, also where PyTorch cannot use what is called a GPU."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; null is as many as fit."""
     trial_minutes: float | None = Field(default=None, gt=0)
@@ -121,6 +123,11 @@ class Resources(_Section):
         if value > 1 and value != int(value):
             raise ValueError("above one, Ray gives whole CPUs and GPUs only")
         return value
+
+    @property
+    def torch_device(self) -> str:
+        """What trials compute on, as Ultralytics names it: the first GPU that they hold, or the CPU."""
+        return "0" if self.gpus_per_trial and self.device == "auto" else "cpu"
 
 
 class FinalSettings(_Section):
