@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOUD = ROOT / "search" / "bundle" / "cloud"
-START = 120  # seconds
+START = 240  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from search.errors import MeasurementError
 from search.measure.batched import rewrite_batch
 from search.measure.throughput import check_batch
-from search.runtimes.session import Runtime
+from search.runtimes.session import Runtime, checked
 from search.runtimes.table import open_session
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _rewritten(model: Path, place: Path) -> bool:
     try:
         rewrite_batch(model, place, None)
         single, batched = open_session(model, Runtime()), open_session(place, Runtime())
-        return not check_batch(single, batched, TRIED, model)
+        return not checked(lambda: check_batch(single, batched, TRIED, model), place)()
     except MeasurementError:
         return False
 

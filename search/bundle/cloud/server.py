@@ -7,6 +7,7 @@ A stop takes no new requests and waits for those that were begun. Errors are one
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -69,6 +70,7 @@ def _serve(settings: Settings, folder: Path, stop: threading.Event) -> int:
     from app import app, threads  # read the environment, as the workers do
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
         address="local",
         num_cpus=settings.replicas * threads,  # enough for the copies, however few there are
@@ -80,22 +82,17 @@ def _serve(settings: Settings, folder: Path, stop: threading.Event) -> int:
     )
     try:
         _on_signals(stop)  # again, since Ray sets its own
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
-        http = {
-            "host": settings.host,
-            "port": settings.port,
-            "request_timeout_s": settings.seconds,
-        }
-        serve.start(http_options=http, proxy_location="HeadOnly", logging_config=quiet)
-        serve.run(app, route_prefix="/", logging_config=quiet)
+        logs = {"log_level": "WARNING", "enable_access_log": False}
+        http = {"host": settings.host, "port": settings.port, "request_timeout_s": settings.seconds}
+        serve.start(http_options=http, proxy_location="HeadOnly", logging_config=logs)
+        serve.run(app, route_prefix="/", logging_config=logs)
         print(f"http://{settings.host}:{settings.port} is ready", flush=True)
         stop.wait()
         left, answered = _drain(settings, folder / "stopping")
         print(f"stopped: {answered} pictures answered, {left} requests left", flush=True)
-        serve.shutdown()
         return 1 if left else 0
     finally:
-        ray.shutdown()
+        ray.shutdown()  # which ends Ray Serve too
 
 
 def _on_signals(stop: threading.Event) -> None:
