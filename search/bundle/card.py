@@ -90,9 +90,9 @@ _SERVICE = """
 
 ## Serve
 
-    .venv/bin/python server.py                               # http://127.0.0.1:8000 until Ctrl-C; --help has the settings
+    .venv/bin/python server.py                            # http://127.0.0.1:8000 until Ctrl-C; --help has the settings
     curl --data-binary @sample.png -H 'Content-Type: image/png' http://127.0.0.1:8000/predict
-    .venv/bin/python load.py http://127.0.0.1:8000           # requests a second and times, under load
+    .venv/bin/python load.py http://127.0.0.1:8000        # requests a second and times, under load
     docker build -t yolo . && docker run --rm --shm-size 512m -p 127.0.0.1:8000:8000 yolo
 
 `POST /predict` takes a JPEG, PNG, WebP or BMP as its body and gives what `run.py --json` prints; `GET /health` is 200

@@ -13,7 +13,6 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from settings import Settings
@@ -61,9 +60,8 @@ class Counts:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "yolo_in_flight_requests", "Requests that are being read, wait or are being answered.", registry=self.registry
-        )  # fmt: skip
+        text = "Requests that are being read, wait or are being answered."
+        self.in_flight = Gauge("yolo_in_flight_requests", text, registry=self.registry)
 
     def add(self, path: str, status: int, seconds: float, headers: dict[bytes, bytes]) -> None:
         """Counts a request that was answered."""
@@ -94,20 +92,28 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer: dict[str, Any] = {"status": 499, "headers": {}}  # as nginx says: the client went away
+        start, status, headers, counted = time.perf_counter(), 499, {}, False  # 499: the client went away, as in nginx
+
+        def count() -> None:
+            nonlocal counted
+            if not counted:
+                self.counts.add(scope["path"], status, time.perf_counter() - start, headers)
+            counted = True
 
         async def noting(message: Message) -> None:
+            nonlocal status, headers
             if message["type"] == "http.response.start":
-                answer.update(status=message["status"], headers=dict(message.get("headers", ())))
+                status, headers = message["status"], dict(message.get("headers", ()))
+            elif not message.get("more_body", False):
+                count()  # before the client knows that it has its answer
             await send(message)
 
-        start = time.perf_counter()
         self._in_flight += 1
         try:
             await self._answer(scope, receive, noting)
         finally:
             self._in_flight -= 1
-            self.counts.add(scope["path"], answer["status"], time.perf_counter() - start, answer["headers"])
+            count()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/metrics":

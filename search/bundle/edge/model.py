@@ -66,7 +66,7 @@ class Model:
         return self.after(self.run(planes), placement)
 
     def before(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], detection.Placement | None]:
-        """The model's input (1, 3, H, W) for a picture, red first, in [0, 1]; and of a detector, where it lies in it."""
+        """The model's input (1, 3, H, W) for a picture, red first, in [0, 1]; for a detector, where it lies in it."""
         if self.task == "classify":
             return classification.centre_crop(picture, self.height, self.width), None
         return detection.letterbox(picture, self.height, self.width)
