@@ -76,7 +76,7 @@ def _joined(tensors: list[str]) -> str:
 def _tensor(value: onnx.ValueInfoProto, several: bool) -> str:
     import onnx
 
-    kinds = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.FLOAT16: "TYPE_FP16"}
+    kinds: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.FLOAT16: "TYPE_FP16"}
     content = value.type.tensor_type
     sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in content.shape.dim]
     dims = ", ".join(map(str, sizes[1:] if several else sizes))

@@ -192,7 +192,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_sent(service: Service) 
     size = 100_000_000
     head = HEAD + b"Content-Length: %d\r\n\r\n" % size
     line, sent = raw(service, head)
-    assert (line, sent) == (b"HTTP/1.1 413 Content Too Large", len(head))
+    assert (line.split()[1], sent) == (b"413", len(head))
     line, sent = raw(service, HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % size)
     assert line.split()[1] == b"413"  # and not 100
 
@@ -248,7 +248,7 @@ def refused_at_once(service: Service) -> None:
     try:
         for connection in kept:
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:100])
-        time.sleep(0.5)
+        wait_for(service, 3)
         start = time.perf_counter()
         answer = service.predict(body)
         assert (answer.status, answer.headers["retry-after"]) == (503, "1") and time.perf_counter() - start < 5
@@ -256,8 +256,13 @@ def refused_at_once(service: Service) -> None:
     finally:
         for connection in kept:
             connection.close()
-    for _ in range(50):
-        if service.ask("GET", "/metrics").body.decode().count("yolo_in_flight_requests 0.0"):
+    wait_for(service, 0)  # who goes away takes no room
+
+
+def wait_for(service: Service, requests: int) -> None:
+    """Until the service says that it has so many requests, beside this one."""
+    for _ in range(100):
+        if f"yolo_in_flight_requests {requests}.0" in service.ask("GET", "/metrics").body.decode().splitlines():
             return
         time.sleep(0.1)
-    raise AssertionError("requests whose clients are gone are still there")
+    raise AssertionError(f"there are never {requests} requests")

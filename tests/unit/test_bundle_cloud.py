@@ -155,7 +155,7 @@ def test_triton_is_told_what_the_file_says_and_the_file_takes_any_number(fast_df
     write_repository(source, tmp_path / "triton", threads=3)
     told = parsed((tmp_path / "triton" / "yolo" / "config.pbtxt").read_text())
     file = tmp_path / "triton" / "yolo" / "1" / "model.onnx"
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session: Any = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     kinds = {"tensor(float)": "TYPE_FP32", "tensor(float16)": "TYPE_FP16"}
     for name, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
         assert [one.shape[0] for one in tensors] == ["batch"] * len(tensors)

@@ -91,8 +91,9 @@ class Predictor:
         self._model = Model(threads=settings.threads or None, file=str(BATCHED) if several else None)
         self._megapixels = settings.megapixels
         self._work = ThreadPoolExecutor(2)  # that decode: more would hold more large pictures at once
-        self._batch.set_max_batch_size(settings.batch)
-        self._batch.set_batch_wait_timeout_s(settings.wait_ms / 1000)
+        batching: Any = self._batch  # what serve.batch adds is not in its type
+        batching.set_max_batch_size(settings.batch)
+        batching.set_batch_wait_timeout_s(settings.wait_ms / 1000)
         [sample] = frames(FOLDER / self._model.about["sample"]["image"])
         apart = self._model.sample_differences(self._model.answer(sample.pixels))
         if not self._model.as_expected(apart):

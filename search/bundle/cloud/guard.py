@@ -84,7 +84,7 @@ class Guard:
         self._seconds = settings.seconds
         self._room = settings.replicas * settings.ongoing + settings.queued
         self._stopping = Path(stopping) if stopping else None
-        self._in_flight = 0
+        self._begun: set[object] = set()  # requests that are not answered yet
         self.counts = Counts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,20 +104,24 @@ class Guard:
             nonlocal status, headers
             if message["type"] == "http.response.start":
                 status, headers = message["status"], dict(message.get("headers", ()))
-            elif not message.get("more_body", False):
+                await send(message)
+            elif message.get("more_body", False):
+                await send(message)
+            else:
                 count()  # before the client knows that it has its answer
-            await send(message)
+                await send(message)
+                self._begun.discard(receive)  # Ray Serve takes a few milliseconds more to be done with it
 
-        self._in_flight += 1
+        self._begun.add(receive)
         try:
             await self._answer(scope, receive, noting)
         finally:
-            self._in_flight -= 1
+            self._begun.discard(receive)
             count()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/metrics":
-            self.counts.in_flight.set(self._in_flight - 1)
+            self.counts.in_flight.set(len(self._begun) - 1)
             await _send(send, 200, generate_latest(self.counts.registry), CONTENT_TYPE_LATEST)
             return
         try:
@@ -136,10 +140,10 @@ class Guard:
     def _check_open(self, scope: Scope) -> None:
         """Raises Refusal if there is no room, or no more time."""
         if self._stopping and self._stopping.exists():
-            left = self._in_flight - 1  # this one is not
+            left = len(self._begun) - 1  # this one is not
             told = (b"x-requests-left", b"%d" % left), (b"x-pictures-answered", b"%d" % self.counts.pictures)
             raise Refusal(503, f"stopping; {left} requests are left", AGAIN, CLOSE, *told)
-        if scope["path"] != "/health" and self._in_flight > self._room:
+        if scope["path"] != "/health" and len(self._begun) > self._room:
             raise Refusal(503, f"busy with {self._room} requests; come again later", AGAIN, CLOSE)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:

@@ -76,7 +76,7 @@ def _serve(settings: Settings, folder: Path, stop: threading.Event) -> int:
         num_cpus=settings.replicas * threads,  # enough for the copies, however few there are
         object_store_memory=256_000_000,
         include_dashboard=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
         _temp_dir=str(folder),
     )
