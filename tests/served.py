@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -61,9 +60,8 @@ class Service:
     def predict(self, body: bytes, kind: str = "image/png") -> Answer:
         return self.ask("POST", "/predict", body, Content_Type=kind)
 
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+    def stopped(self) -> tuple[int, str]:
         """Its exit code, and what it printed last."""
-        self.process.send_signal(number)
         code = self.process.wait(timeout=60)
         last = ""
         while not self.lines.empty():

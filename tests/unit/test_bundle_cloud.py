@@ -111,7 +111,7 @@ def read_settings() -> list[str]:
 def parsed(text: str) -> dict[str, Any]:
     """Protobuf's text form, as far as it is used here: names with values, lists and messages; what else is in it fails.
 
-    The same text was read with Triton's own model_config.proto (tritonclient 2.64) when this was written.
+    The same text was read with Triton's own model_config.proto (tritonclient 2.73) when this was written.
     """
     tokens = re.findall(r'"[^"]*"|[\[\]{}:,]|[\w.-]+', text)
     assert "".join(tokens) == re.sub(r"\s", "", text)

@@ -104,12 +104,11 @@ class Guard:
             nonlocal status, headers
             if message["type"] == "http.response.start":
                 status, headers = message["status"], dict(message.get("headers", ()))
-                await send(message)
-            elif message.get("more_body", False):
-                await send(message)
-            else:
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if last:
                 count()  # before the client knows that it has its answer
-                await send(message)
+            await send(message)
+            if last:
                 self._begun.discard(receive)  # Ray Serve takes a few milliseconds more to be done with it
 
         self._begun.add(receive)
@@ -130,7 +129,7 @@ class Guard:
         except Refusal as refusal:
             text = json.dumps({"detail": str(refusal)}).encode()
             await _send(send, refusal.status, text, "application/json", refusal.headers, last=False)
-            if refusal.status == 413:
+            if refusal.status != 408:
                 await _read_on(receive, self._most)
             await send({"type": "http.response.body"})
         else:
@@ -144,7 +143,7 @@ class Guard:
             told = (b"x-requests-left", b"%d" % left), (b"x-pictures-answered", b"%d" % self.counts.pictures)
             raise Refusal(503, f"stopping; {left} requests are left", AGAIN, CLOSE, *told)
         if scope["path"] != "/health" and len(self._begun) > self._room:
-            raise Refusal(503, f"busy with {self._room} requests; come again later", AGAIN, CLOSE)
+            raise Refusal(503, f"busy with {self._room} requests; come again later", AGAIN)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body, or None if the client went away. Raises Refusal if there is too much of it."""

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from frames import blue_first
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow knows fifty, each a way in
@@ -49,7 +49,7 @@ def read_picture(body: bytes, megapixels: float) -> NDArray[np.uint8]:
                 text = f"a picture of {image.width} × {image.height} pixels; {megapixels:g} million are the most"
                 raise BadPicture(413, text)
             return blue_first(image)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadPicture(400, "the body is no picture; send JPEG, PNG, WebP or BMP") from None
     except _BROKEN as error:
         raise BadPicture(400, f"the picture is broken: {' '.join(str(error).split())}") from error

@@ -82,7 +82,7 @@ def _serve(settings: Settings, folder: Path, stop: threading.Event) -> int:
     )
     try:
         _on_signals(stop)  # again, since Ray sets its own
-        logs = {"log_level": "WARNING", "enable_access_log": False}
+        logs = {"log_level": "ERROR", "enable_access_log": False}  # each refusal is a warning
         http = {"host": settings.host, "port": settings.port, "request_timeout_s": settings.seconds}
         serve.start(http_options=http, proxy_location="HeadOnly", logging_config=logs)
         serve.run(app, route_prefix="/", logging_config=logs)
