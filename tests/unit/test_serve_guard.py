@@ -171,6 +171,15 @@ def test_settings_go_through_the_environment_and_what_makes_no_sense_is_said(
         assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module as it is where there is no Ultralytics, which puts a function of its own in place of Pillow's."""
+    from ultralytics.utils import patches
+
+    monkeypatch.setattr(Image, "open", patches._image_open)
+    return of_bundle("pictures")
+
+
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     target = BytesIO()
     image.save(target, kind, **options)
@@ -189,9 +198,9 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_pictures_are_read_as_they_are_looked_at(kind: str) -> None:
+def test_pictures_are_read_as_they_are_looked_at(pictures: Any, kind: str) -> None:
     body = encoded(picture(1), kind)
-    found = of_bundle("pictures").read_picture(body, 1)
+    found = pictures.read_picture(body, 1)
     np.testing.assert_array_equal(found[..., ::-1], np.asarray(Image.open(BytesIO(body)).convert("RGB")))
 
 
@@ -207,15 +216,14 @@ def test_pictures_are_read_as_they_are_looked_at(kind: str) -> None:
         (bomb(50_000, 50_000), 413, "50000 × 50000 pixels"),
     ],
 )
-def test_what_is_no_picture_is_refused(body: bytes, status: int, words: str) -> None:
-    pictures = of_bundle("pictures")
+def test_what_is_no_picture_is_refused(pictures: Any, body: bytes, status: int, words: str) -> None:
     with pytest.raises(pictures.BadPicture) as refused:
         pictures.read_picture(body, 1)
     assert refused.value.status == status and words in str(refused.value)
 
 
-def test_pictures_with_wrong_bytes_anywhere_are_read_or_refused() -> None:
-    pictures, rng = of_bundle("pictures"), np.random.default_rng(0)
+def test_pictures_with_wrong_bytes_anywhere_are_read_or_refused(pictures: Any) -> None:
+    rng = np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x0112], exif[0x0110] = 6, "camera"
     whole = [
@@ -246,8 +254,7 @@ def test_pictures_with_wrong_bytes_anywhere_are_read_or_refused() -> None:
         ("multipart/form-data", False),
     ],
 )
-def test_only_pictures_are_taken_as_a_body(header: str, well: bool) -> None:
-    pictures = of_bundle("pictures")
+def test_only_pictures_are_taken_as_a_body(pictures: Any, header: str, well: bool) -> None:
     if well:
         pictures.check_type(header)
         return
