@@ -70,8 +70,8 @@ class Service:
 
 
 @contextmanager
-def serving(command: list[Any], **settings: Any) -> Generator[Service]:
-    """Runs a server until the block ends, with ``settings`` in its environment."""
+def serving(command: list[Any], own: Mapping[str, str] = os.environ, **settings: Any) -> Generator[Service]:
+    """Runs a server until the block ends, with ``settings`` in its environment, which else is ``own``."""
     port = free_port()
     names = {f"BUNDLE_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
@@ -79,7 +79,7 @@ def serving(command: list[Any], **settings: Any) -> Generator[Service]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ | names,
+        env={**own, **names},
     )
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout
