@@ -39,8 +39,10 @@ class Echo:
 class Client:
     """One request; ``read`` counts the bytes of its body that were taken."""
 
-    def __init__(self, guard: Any, *chunks: bytes, path: str = "/predict", length: int | None = None) -> None:
-        self.chunks, self.read, self.more = list(chunks), 0, False
+    def __init__(
+        self, guard: Any, *chunks: bytes, path: str = "/predict", length: int | None = None, more: bool = False
+    ) -> None:
+        self.chunks, self.read, self.more = list(chunks), 0, more
         self.sent: list[Any] = []
         headers = [] if length is None else [(b"content-length", str(length).encode())]
         scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
@@ -115,9 +117,12 @@ def test_more_than_there_is_room_for_is_refused_at_once_and_health_is_not() -> N
         health = Client(guard, b"", path="/health")
         status, headers, _ = await Client(guard, b"c").answer()
         assert (status, headers[b"retry-after"]) == (503, b"1")
+        slow = [Client(guard, b"e", more=True) for _ in range(3)]  # refused, and still sending
+        await asyncio.sleep(0.01)
         app.may.set()
         assert [(await one.answer())[0] for one in (*kept, health)] == [200, 200, 200]
         assert (await Client(guard, b"d").answer())[0] == 200
+        assert [(await one.answer())[0] for one in slow] == [503] * 3
 
     asyncio.run(run())
 
@@ -143,10 +148,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     async def run() -> None:
         app = Echo()
         guard = guarded(app, BUNDLE_SECONDS="0.05")
-        client = Client(guard, b"a", b"b")
-        await asyncio.sleep(0)
-        client.chunks[1:] = []
-        client.more = True
+        client = Client(guard, b"a", more=True)
         assert (await client.answer())[0] == 408 and app.bodies == []
 
     asyncio.run(run())

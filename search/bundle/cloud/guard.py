@@ -129,6 +129,7 @@ class Guard:
         except Refusal as refusal:
             text = json.dumps({"detail": str(refusal)}).encode()
             await _send(send, refusal.status, text, "application/json", refusal.headers, last=False)
+            self._begun.discard(receive)  # who still sends takes no room from others
             if refusal.status != 408:
                 await _read_on(receive, self._most)
             await send({"type": "http.response.body"})
