@@ -44,6 +44,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
         data=view,
         seed=config.seed,
         threads=threads,
+        processes=config.resources.processes_per_trial,
         opset=config.target.opset,
         device="0" if config.resources.gpus_per_trial else "cpu",
         cache=_stage_cache(config.resources, folder),
