@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.faults import gone, watched
@@ -27,7 +28,7 @@ class Depot:
         """Their digest, and a reference to them in the object store, which this actor owns.
 
         Raises:
-            StudyFault: they are too large, or the study folder is gone.
+            FaultError: they are too large, or the study folder is gone.
         """
         if self._packed is None:
             with watched([self._folder], self._token):
@@ -50,7 +51,7 @@ def standing(place: Workplace) -> Workplace:
     """``place`` as it is on this machine: itself where its folder is seen, else one with the supplies.
 
     Raises:
-        StudyFault: the folder is gone, or the supplies are too large to be sent.
+        FaultError: the folder is gone, or the supplies are too large to be sent.
     """
     if place.visible:
         return place
@@ -58,7 +59,10 @@ def standing(place: Workplace) -> Workplace:
         depot = ray.get_actor(_name(place))
     except ValueError:  # Ray runs on one machine, for this study alone
         raise gone(place.folder) from None
-    digest, reference = ray.get(depot.supplies.remote())
+    try:
+        digest, reference = ray.get(depot.supplies.remote())
+    except RayTaskError as error:
+        raise error.cause from None  # without the traceback of the actor in its text
     return settle(place, digest, lambda: ray.get(reference))
 
 

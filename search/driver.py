@@ -133,7 +133,7 @@ def in_flight(store: Records, space: Space, *, leaves: bool = True) -> list[Reci
 
 
 def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Progress) -> None:
-    """Raises StudyFault: a folder of the study is full or gone."""
+    """Raises FaultError: a folder of the study is full or gone."""
     from ray import tune
 
     from search.placement import bundle

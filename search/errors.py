@@ -5,7 +5,7 @@ class UserError(ValueError):
     """What was wrong, where, and what to do, in one sentence."""
 
 
-class StudyFault(UserError):
+class FaultError(UserError):
     """What no recipe is to blame for, and no other would escape: it ends the study, which can be resumed."""
 
 
@@ -13,5 +13,5 @@ class MeasurementError(UserError):
     """A file that cannot be timed, or a way of timing that this machine does not allow."""
 
 
-class UnansweredError(MeasurementError, StudyFault):
+class UnansweredError(MeasurementError, FaultError):
     """The bench of a target did not answer: its node is gone, or hangs."""

@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.errors import StudyFault, UserError
+from search.errors import FaultError, UserError
 
 TOKEN = Path("cache") / "token"  # in the study folder
 PROBE = 1 << 20  # bytes; a folder that does not take them is full
@@ -51,7 +51,7 @@ def sees(folder: Path, token: str) -> bool:
         return False
 
 
-def fault_of(error: BaseException, folders: Sequence[Path], token: str = "") -> StudyFault | None:
+def fault_of(error: BaseException, folders: Sequence[Path], token: str = "") -> FaultError | None:
     """The fault of a folder that explains ``error``; None if there is none, so that the error is what it says.
 
     Libraries turn an error of the system into one of their own (PyTorch raises RuntimeError on a full disk), so the
@@ -75,20 +75,20 @@ def fault_of(error: BaseException, folders: Sequence[Path], token: str = "") -> 
     return None
 
 
-def gone(study: Path) -> StudyFault:
+def gone(study: Path) -> FaultError:
     """The fault of a study folder that is not there any more."""
-    return StudyFault(
+    return FaultError(
         f"the study folder {study} is no longer there; nothing that was finished is lost: bring it back and go on "
         f"with `python -m search resume {study}`"
     )
 
 
 @contextmanager
-def watched(folders: Sequence[Path], token: str) -> Generator[None]:
+def watched(folders: Sequence[Path], token: str = "") -> Generator[None]:
     """Raises what breaks inside as the fault of a folder, if that is what it is.
 
     Raises:
-        StudyFault: a folder is full or gone.
+        FaultError: a folder is full or gone.
     """
     try:
         yield
@@ -100,8 +100,8 @@ def watched(folders: Sequence[Path], token: str) -> Generator[None]:
         raise
 
 
-def _fault(folder: Path, number: int, study: Path) -> StudyFault:
-    return StudyFault(
+def _fault(folder: Path, number: int, study: Path) -> FaultError:
+    return FaultError(
         f"{folder} {BROKEN.get(number, os.strerror(number))}; nothing that was finished is lost: mend it (where it is "
         f"full, make space) and go on with `python -m search resume {study}`"
     )

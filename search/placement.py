@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from search.errors import UserError
-from search.study import Resources
+from search.resources import Resources
+from spaces.domain import Choice
+from spaces.space import Space
 
 Amounts = Mapping[str, float]  # of each resource, by the name that Ray has for it
 ROUNDING = 1e-9  # 2 / 0.1 is a little less than 20
@@ -36,6 +38,26 @@ def refusal(nodes: Sequence[Amounts], resources: Resources) -> UserError:
         f"resources: a trial asks for {_listed(asked)} on one node, but the nodes have {have or 'nothing'}{more}; "
         "lower resources.cpus_per_trial or gpus_per_trial, or start nodes that have it"
     )
+
+
+def check_teachers(space: Space, resources: Resources) -> None:
+    """Refuses a space with a teacher on a GPU that trials do not get.
+
+    Raises:
+        UserError: which one, and what to do.
+    """
+    parts = space.fields["distill"]
+    assert isinstance(parts, tuple)
+    for part in parts:
+        domain = part.fields.get("teacher_device")
+        for name in map(str, domain.values) if isinstance(domain, Choice) else ():
+            index = name.removeprefix("cuda:").replace("cuda", "0")
+            if index.isdigit() and int(index) >= resources.gpus_per_trial:
+                raise UserError(
+                    f"space {space.name}: distill.{part.kind}.teacher_device {name} needs resources.gpus_per_trial="
+                    f"{int(index) + 1}: a trial counts the GPUs that it is given from 0, and has "
+                    f"{resources.gpus_per_trial:g}"
+                )
 
 
 def _times(name: str, have: float, amount: float) -> int:

@@ -9,13 +9,15 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from search.artifact import MeasureLatency
+from search.errors import UserError
 from search.hosts import note_hosts
 from search.measure.latency import last_cores
 from search.placement import bundle, fitting, refusal
+from search.resources import Resources
 from search.store import Store
-from search.study import Resources
 from search.target import Target
 from search.workplace import Workplace
 
@@ -114,18 +116,57 @@ def trials_on_ray(resources: Resources, place: Workplace) -> Generator[Room]:
         Room(resources, patience=0)()
         yield Room(resources)
         return
-    from ray.autoscaler.sdk import request_resources
-
     from search.depot import depot_for
 
     if resources.concurrent is None:
         Room(resources, patience=0)()
-    request_resources(bundles=[bundle(resources)] * (resources.concurrent or 0))
+    check_nodes((place.target, *place.others), resources)
+    with _asked_for(resources), depot_for(place):
+        yield Room(resources)
+
+
+@contextmanager
+def _asked_for(resources: Resources) -> Generator[None]:
+    """Asks the autoscaler for as many trials as the study wants at once, until the end; without one, nobody hears it.
+
+    A cluster has one such request at a time, the last one.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    if resources.concurrent is None:
+        yield
+        return
+    request_resources(bundles=[bundle(resources)] * resources.concurrent)
     try:
-        with depot_for(place):
-            yield Room(resources)
+        yield
     finally:
         request_resources(bundles=[])
+
+
+def check_nodes(targets: Sequence[Target], resources: Resources) -> None:
+    """Refuses a cluster with a node that gets trials and cannot see how accurate their files are.
+
+    Raises:
+        UserError: which node, and what it lacks.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from search.measure.target_checks import lacking
+
+    ask: Any = ray.remote(num_cpus=0)(lacking)
+    answers = {
+        node["NodeManagerAddress"]: ask.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+        ).remote(targets)
+        for node in ray.nodes()
+        if node["Alive"] and fitting([node["Resources"]], resources)
+    }
+    for address, answer in answers.items():
+        if reason := ray.get(answer):
+            raise UserError(
+                f"node {address} would run trials, but {reason}; or keep trials off it with resources.custom"
+            )
 
 
 @contextmanager

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import lru_cache
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from ray import tune
 
 from search.depot import standing
-from search.errors import StudyFault
+from search.errors import FaultError
 from search.faults import watched
 from search.measure.bench import remote_latency
 from search.measure.parcel import pack
+from search.measure.target_checks import lacking
 from search.ray_study import keep_to_cores
 from search.record import Record
+from search.target import Target
 from search.trial import Task, reason_unless_fault, try_recipe
 from search.workplace import Workplace
 
@@ -28,12 +32,24 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
     """
     keep_to_cores()
     try:
+        check_here((place.target, *place.others))
         here = standing(place)
         with watched(here.written, here.token), tempfile.TemporaryDirectory(dir=here.folder / "cache") as name:
             records = _tried(Task.model_validate_json(config["task"]), here, Path(name))
             _deliver(records, Path(name), by_path=place.visible)
-    except StudyFault as fault:
+    except FaultError as fault:
         tune.report({"fault": str(fault)})
+
+
+@lru_cache(maxsize=1)
+def check_here(targets: tuple[Target, ...]) -> None:
+    """Refuses to try anything on a machine, that joined later, where files for ``targets`` do not run.
+
+    Raises:
+        FaultError: what it lacks.
+    """
+    if reason := lacking(targets):
+        raise FaultError(f"node {gethostname()} runs trials, but {reason}; or keep trials off it with resources.custom")
 
 
 def _tried(task: Task, place: Workplace, out: Path) -> list[Record]:

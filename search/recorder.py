@@ -12,7 +12,7 @@ from typing import Any
 from ray.tune import Callback
 
 from search.artifact import install_artifact
-from search.errors import StudyFault
+from search.errors import FaultError
 from search.faults import gone, sees, watched
 from search.measure.parcel import Parcel
 from search.record import Record
@@ -38,7 +38,7 @@ class Recorder(Callback):
     def __init__(self, store: Store, progress: Any, folder: Path, token: str) -> None:
         self._store, self._progress, self._folder, self._token = store, progress, folder, token
         self._waiting: dict[str, list[Record]] = {}  # for their checkpoint, by trial
-        self.fault: StudyFault | None = None
+        self.fault: FaultError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into a snapshot that is never read."""
@@ -48,7 +48,7 @@ class Recorder(Callback):
         """Ends the search if the study cannot go on.
 
         Raises:
-            StudyFault: why.
+            FaultError: why.
         """
         if self.fault is None and not sees(self._folder, self._token):
             self.fault = gone(self._folder)
@@ -60,7 +60,7 @@ class Recorder(Callback):
     ) -> None:
         """Stores the records of a trial that ended or was stopped at a rung, unless their files are yet to come."""
         if "fault" in result:
-            self.fault = self.fault or StudyFault(result["fault"])
+            self.fault = self.fault or FaultError(result["fault"])
         reported = result.get("records") or (result.get("rung") if result.get("done") else None)
         if reported is None:
             return
@@ -97,7 +97,7 @@ class Recorder(Callback):
         self._end(trial, [Record(id=leaf.id, recipe=leaf, state="failed", reason=reason) for leaf in leaves], None)
 
     def _end(self, trial: Any, records: list[Record], delivered: Path | None) -> None:
-        """Puts the files in their place, then the records into the store: no record ever names a file that is not there.
+        """Puts the files in their place, then the records into the store: a record never names a file that is not there.
 
         After a kill between the two, the trial is done again, and what it brings takes the place of the files.
         """
@@ -117,7 +117,7 @@ class Recorder(Callback):
     def _keeping_fault(self) -> Generator[None]:
         try:
             yield
-        except StudyFault as fault:
+        except FaultError as fault:
             self.fault = self.fault or fault
 
 

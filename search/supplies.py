@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from search.cache import STAGES, StageCache
-from search.errors import StudyFault
+from search.errors import FaultError
 from search.measure.parcel import Parcel, pack
 from search.tasks.kind import SPLITS
 from search.tasks.table import kind_of_view, view_content
@@ -53,12 +53,12 @@ def pack_supplies(sources: dict[str, Path], limit: int = LIMIT) -> Supplies:
     """Reads the files.
 
     Raises:
-        StudyFault: they are larger than ``limit``.
+        FaultError: they are larger than ``limit``.
     """
     files = {path: list(_files(path)) for path in sources.values()}
     size = sum(file.stat().st_size for found in files.values() for file in found)
     if size > limit:
-        raise StudyFault(
+        raise FaultError(
             f"data and model are {size / 1e9:.1f} GB, and machines that do not see the study folder are sent at most "
             f"{limit / 1e9:g} GB; put the study and its data on a folder that all nodes share, or keep trials to the "
             "nodes that see it with resources.custom"

@@ -1,7 +1,8 @@
 """One trial: a trunk's recipe in, one record for each of its leaves out.
 
 Latency comes first. The untrained model is exported and timed in every precision; leaves that cannot join the
-front are screened, and if none is left nothing is trained. Nothing here knows Ray; ``search.ray_trial`` does. Torch is imported by the worker that runs a trial, not by the driver.
+front are screened, and if none is left nothing is trained. Nothing here knows Ray; ``search.ray_trial`` does. Torch is
+imported by the worker that runs a trial, not by the driver.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from search.artifact import Gauge, MeasureLatency, add_artifact, write_artifact
 from search.engine.length import total_epochs
-from search.errors import StudyFault
+from search.errors import FaultError
 from search.faults import gone
 from search.record import Elsewhere, Record
 from search.screen import Bar, Expectation, why_not_worth, why_screened
@@ -66,7 +67,7 @@ def try_recipe(
         out: where ``artifacts`` are written; in the folder of ``place`` if not given.
 
     Raises:
-        StudyFault: a folder is full or gone, or nothing measures: no recipe is to blame.
+        FaultError: a folder is full or gone, or nothing measures: no recipe is to blame.
     """
     from search.pipeline import shape
 
@@ -238,7 +239,7 @@ def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: P
 
 def reason_unless_fault(error: Exception, place: Workplace) -> str:
     """What a record says of ``error``; what no recipe is to blame for is raised instead."""
-    if isinstance(error, StudyFault):
+    if isinstance(error, FaultError):
         raise error
     if fault := place.fault_of(error):
         raise fault from error

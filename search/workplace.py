@@ -9,7 +9,7 @@ from typing import Any
 
 from search.artifact import Gauge, MeasureLatency
 from search.engine.rungs import RungSettings
-from search.errors import StudyFault, UserError
+from search.errors import FaultError, UserError
 from search.faults import fault_of, sees
 from search.measure.parcel import pack
 from search.runtimes.session import Runtime
@@ -46,7 +46,7 @@ class Workplace:
         cache = self.inputs.cache
         return [self.folder, *([cache.folder] if cache else []), Path(tempfile.gettempdir())]
 
-    def fault_of(self, error: BaseException) -> StudyFault | None:
+    def fault_of(self, error: BaseException) -> FaultError | None:
         """The fault of a folder that explains ``error``, if that is what it is."""
         return fault_of(error, self.written, self.token)
 

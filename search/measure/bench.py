@@ -82,8 +82,6 @@ def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
             return cast(Latency, ray.get(pending, timeout=WAITING))
         except GetTimeoutError as error:
             ray.cancel(pending)
-            raise UnansweredError(
-                f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?"
-            ) from error
+            raise UnansweredError(f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?") from error
 
     return measure

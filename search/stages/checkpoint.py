@@ -47,7 +47,7 @@ def load_checkpoint(trainer: Any, path: Path) -> bool:
     trainer.start_epoch = state["epoch"] + 1
     trainer.scheduler.last_epoch = state["epoch"]
     trainer.steps = state["steps"]
-    model = unwrap_model(trainer.model)
+    model: Any = unwrap_model(trainer.model)
     model.load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["average"])
     trainer.ema.updates = state["updates"]
