@@ -97,7 +97,7 @@ class Recorder(Callback):
         self._end(trial, [Record(id=leaf.id, recipe=leaf, state="failed", reason=reason) for leaf in leaves], None)
 
     def _end(self, trial: Any, records: list[Record], delivered: Path | None) -> None:
-        """Puts the files in their place, then the records into the store: a record never names a file that is not there.
+        """Puts the files in their place, then the records into the store: a record names no file that is not there.
 
         After a kill between the two, the trial is done again, and what it brings takes the place of the files.
         """

@@ -67,7 +67,7 @@ class StrictOptunaSearch(Searcher):
         return self.suggester.study()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next task, as Ray Tune's config; None while there is no room, FINISHED when budget or space is used up."""
+        """The next task, as Ray Tune's config; None if there is no room, FINISHED when the search is over."""
         start = time.monotonic()
         over = self._left == 0 or start > self._deadline or used_up(self._budget, self.suggester.knowledge)
         if not over and len(self._handed_out) >= self._room():
