@@ -46,14 +46,14 @@ def train_together(model: nn.Module, plan: Plan, processes: int, on_epoch: OnEpo
     with tempfile.TemporaryDirectory(prefix="yolo-front-together-") as name:
         folder = Path(name)
         (folder / JOB).write_bytes(pack_job(model, plan))
-        with _children(folder, processes, plan.threads) as children:
-            first = children[0]
-            assert first.stdin is not None and first.stdout is not None
+        with _children(folder, processes, plan.threads) as (children, questions):
+            answers = children[0].stdin
+            assert answers is not None
             with suppress(BrokenPipeError):  # it died meanwhile, and has left the reason
-                for line in first.stdout:
+                for line in questions:
                     done, total = map(int, line.split()[1:])
-                    on_epoch(done, total, lambda: plain(_loaded(model, _average(first, folder))))
-                    _tell(first.stdin, "go")
+                    on_epoch(done, total, lambda: plain(_loaded(model, _average(answers, questions, folder))))
+                    _tell(answers, "go")
             _wait(children, folder)
         digests = {(folder / WEIGHTS.format(rank)).read_text() for rank in range(processes)}
         assert len(digests) == 1, "the processes did not end with equal weights"
@@ -61,22 +61,31 @@ def train_together(model: nn.Module, plan: Plan, processes: int, on_epoch: OnEpo
 
 
 @contextmanager
-def _children(folder: Path, processes: int, threads: int) -> Generator[list[subprocess.Popen[str]]]:
-    """The running children; whatever happens, none is left."""
+def _children(folder: Path, processes: int, threads: int) -> Generator[tuple[list[subprocess.Popen[str]], IO[str]]]:
+    """The running children, and what the first one asks; whatever happens, none is left.
+
+    It asks on a pipe of its own, since libraries write to the standard output.
+    """
     children: list[subprocess.Popen[str]] = []
+    reading, writing = os.pipe()
     try:
         for rank in range(processes):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "OMP_NUM_THREADS": threads}
             environment = {**os.environ, "PYTHONPATH": str(ROOT), **{k: str(v) for k, v in numbers.items()}}
-            command = [sys.executable, "-m", "search.stages.together_child", str(folder)]
-            pipe = subprocess.PIPE
-            children.append(
-                subprocess.Popen(
-                    command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe if rank == 0 else None, text=True
-                )
+            child = subprocess.Popen(
+                [sys.executable, "-m", "search.stages.together_child", str(folder), str(writing)],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[writing] if rank == 0 else [],
+                text=True,
             )
+            children.append(child)
+        os.close(writing)
         threading.Thread(target=_end_with_one, args=(children,), daemon=True).start()
-        yield children
+        with os.fdopen(reading) as questions:
+            yield children, questions
     finally:
         for child in children:
             child.kill()
@@ -94,10 +103,9 @@ def _end_with_one(children: list[subprocess.Popen[str]]) -> None:
         time.sleep(POLL)
 
 
-def _average(first: subprocess.Popen[str], folder: Path) -> Path:
-    assert first.stdin is not None and first.stdout is not None
-    _tell(first.stdin, "average")
-    if not first.stdout.readline():
+def _average(answers: IO[str], questions: IO[str], folder: Path) -> Path:
+    _tell(answers, "average")
+    if not questions.readline():
         raise RuntimeError("a process of the training died")
     return folder / AVERAGE
 

@@ -1,4 +1,4 @@
-"""One of the processes of ``search.stages.together``: ``python -m search.stages.together_child FOLDER``."""
+"""One of the processes of ``search.stages.together``: ``python -m search.stages.together_child FOLDER PIPE``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from search.stages.together import AVERAGE, ERROR, JOB, TRAINED, WEIGHTS
 TIMEOUT = timedelta(hours=3)  # the others wait while the first one's parent measures at a rung, in its turn
 
 
-def main(folder: Path) -> None:
-    """Trains this process's share, and leaves the result in ``folder``, or what went wrong."""
-    rank, out = int(os.environ["RANK"]), sys.stdout
-    sys.stdout = sys.stderr  # the parent reads what is written to the other
+def main(folder: Path, pipe: int) -> None:
+    """Trains this process's share, and leaves the result in ``folder``, or what went wrong.
+
+    The first process asks its parent on ``pipe``, a file descriptor.
+    """
+    rank = int(os.environ["RANK"])
     try:
-        _train(folder, rank, out)
+        _train(folder, rank, pipe)
     except Exception as error:
         temporary = folder / f"error-{rank}.tmp"
         temporary.write_bytes(pickle.dumps(error))
@@ -35,7 +37,7 @@ def main(folder: Path) -> None:
         raise
 
 
-def _train(folder: Path, rank: int, out: TextIO) -> None:
+def _train(folder: Path, rank: int, pipe: int) -> None:
     model, plan = unpack_job((folder / JOB).read_bytes())
     cuda = plan.device != "cpu"
     if cuda:
@@ -47,7 +49,7 @@ def _train(folder: Path, rank: int, out: TextIO) -> None:
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=TIMEOUT,
     )
-    asks = _asking(folder, out) if rank == 0 else silent
+    asks = _asking(folder, os.fdopen(pipe, "w")) if rank == 0 else silent
     if rank != 0:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     averaged = train_here(model, replace(plan, device=str(rank) if cuda else "cpu"), asks)
@@ -85,4 +87,4 @@ def _weights(model: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
