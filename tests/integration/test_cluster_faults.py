@@ -201,9 +201,12 @@ def test_a_study_outlives_its_workers_its_nodes_and_its_cluster(tmp_path: Path) 
 def test_a_node_that_does_not_see_the_study_is_sent_what_it_needs(tmp_path: Path) -> None:
     content = {"budget": {"trials": 1}, "resources": {"concurrent": 1}}  # it waits until the node is there
     study, out = write_study(tmp_path / "work", **content), tmp_path / "work" / "out"
-    with cluster() as head, blind_node(head.address, tmp_path / "work"):
-        with driver("run", study, "--out", out, address=head.address) as run:
-            assert "trial 1/1" in ended(run)
+    with (
+        cluster() as head,
+        blind_node(head.address, tmp_path / "work"),
+        driver("run", study, "--out", out, address=head.address) as run,
+    ):
+        assert "trial 1/1" in ended(run)
     assert not list((out / "cache" / "stages").iterdir())  # it was trained elsewhere
     check_whole(out, trials=1)
 
