@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from ultralytics.utils.torch_utils import TORCH_2_13
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 
@@ -23,7 +24,7 @@ def shared_gradients(model: nn.Module, device: torch.device) -> DistributedDataP
         model,
         device_ids=None if device.type == "cpu" else [device.index],
         find_unused_parameters=True,  # of a head whose branch does not learn, say
-        broadcast_buffers=False,  # ``share_statistics`` does it
+        **{"forward_sync_buffers" if TORCH_2_13 else "broadcast_buffers": False},  # ``share_statistics`` does it
     )
 
 

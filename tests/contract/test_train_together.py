@@ -106,7 +106,7 @@ def test_every_part_of_a_recipe_survives(baseline: Path, data: Path) -> None:
 
 
 def test_what_a_process_raises_is_raised_here(short: nn.Module, data: Path) -> None:
-    with pytest.raises(ValueError, match="teacher: there is no file missing.pt"):
+    with pytest.raises(ValueError, match=r"teacher: there is no file missing\.pt"):
         run(short, data, 2, distill=LogitDistill(teacher="missing.pt"))
     assert psutil.Process().children() == []
 
