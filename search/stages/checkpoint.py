@@ -31,8 +31,12 @@ def save_checkpoint(trainer: Any, path: Path) -> None:
         "random": trainer.random_states,
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(trainer: Any, path: Path) -> bool:
