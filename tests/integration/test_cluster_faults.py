@@ -15,13 +15,21 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 import yaml
+from ray._private import ray_constants
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_get
 
+from search import ray_study
 from search.digits import make_digits
+from search.errors import UserError
 from search.measure.parcel import pack
+from search.ray_study import Room, _asked_for, check_nodes
+from search.resources import Resources
 from search.store import Store
+from search.target import Target, load_target
 from tests.fullness import fill, small_disk
 from tests.tiny import SHORT, files_below, tiny_model
 
@@ -237,3 +245,34 @@ def test_a_full_disk_and_a_folder_that_is_gone_end_a_study_that_goes_on_later(tm
         with driver("resume", out) as run:
             assert "trial 2/2" in ended(run)
         check_whole(out, trials=2)
+
+
+def test_room_is_counted_on_real_nodes_and_asked_of_the_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster without an autoscaler does not mind being asked."""
+    channel = ray_constants.AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    monkeypatch.setattr(ray_study, "LOOK", 0.0)
+    resources = Resources(cpus_per_trial=2, custom={"spot": 1}, concurrent=3)
+    with cluster() as started:
+        for _ in range(2):
+            started.add_node(num_cpus=3, resources={"spot": 2})
+        started.add_node(num_cpus=8)
+        ray.init(address=started.address, log_to_driver=False)
+        try:
+            room = Room(resources)
+            assert room() == 2  # one on each spot node; the large one is none
+            with _asked_for(resources):
+                asked = json.loads(_internal_kv_get(channel))
+            assert asked == [{"CPU": 2, "spot": 1}] * 3
+            assert json.loads(_internal_kv_get(channel)) == []
+            check_nodes([Target()], resources)
+            with pytest.raises(UserError, match=r"node .* would run trials, but onnxruntime-cuda needs"):
+                check_nodes([load_target("onnxruntime-cuda")], resources)
+            gone = started.add_node(num_cpus=2, resources={"spot": 1})
+            assert room() == 3
+            started.remove_node(gone, allow_graceful=False)
+            until = time.monotonic() + 60
+            while room() != 2:
+                assert time.monotonic() < until
+                time.sleep(0.2)
+        finally:
+            ray.shutdown()
