@@ -34,7 +34,7 @@ from tests.fullness import fill, small_disk
 from tests.tiny import SHORT, files_below, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 30
+EPOCHS = 20
 BENCH = {"bench:onnxruntime-cpu": 1}
 SPACE: dict[str, Any] = {
     "image_size": 64,
