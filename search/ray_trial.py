@@ -35,8 +35,9 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
         check_here((place.target, *place.others))
         here = standing(place)
         with watched(here.written, here.token), tempfile.TemporaryDirectory(dir=here.folder / "cache") as name:
-            records = _tried(Task.model_validate_json(config["task"]), here, Path(name))
-            _deliver(records, Path(name), by_path=place.visible)
+            with watched(here.written, here.token):  # while the files still take their room
+                records = _tried(Task.model_validate_json(config["task"]), here, Path(name))
+                _deliver(records, Path(name), by_path=place.visible)
     except FaultError as fault:
         tune.report({"fault": str(fault)})
 
