@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from socket import gethostname
@@ -13,7 +12,6 @@ from ray import tune
 
 from search.depot import standing
 from search.errors import FaultError
-from search.faults import watched
 from search.measure.bench import remote_latency
 from search.measure.parcel import pack
 from search.measure.target_checks import lacking
@@ -34,10 +32,9 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
     try:
         check_here((place.target, *place.others))
         here = standing(place)
-        with watched(here.written, here.token), tempfile.TemporaryDirectory(dir=here.folder / "cache") as name:
-            with watched(here.written, here.token):  # while the files still take their room
-                records = _tried(Task.model_validate_json(config["task"]), here, Path(name))
-                _deliver(records, Path(name), by_path=place.visible)
+        with here.scratch() as out:
+            records = _tried(Task.model_validate_json(config["task"]), here, out)
+            _deliver(records, out, by_path=place.visible)
     except FaultError as fault:
         tune.report({"fault": str(fault)})
 

@@ -8,7 +8,6 @@ imported by the worker that runs a trial, not by the driver.
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
@@ -23,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from search.artifact import Gauge, MeasureLatency, add_artifact, write_artifact
 from search.engine.length import total_epochs
 from search.errors import FaultError
-from search.faults import gone, watched
+from search.faults import gone
 from search.record import Elsewhere, Record
 from search.screen import Bar, Expectation, why_not_worth, why_screened
 from search.workplace import Workplace, check_carried
@@ -73,8 +72,7 @@ def try_recipe(
 
     trunk, out = task.leaves[0], out or place.folder
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name, watched(place.written, place.token):
-        scratch = Path(name)  # still there, and taking its room, when folders are looked at
+    with place.scratch() as scratch:
         with _timed(seconds, "shape"):
             model = shape(trunk, place.inputs)
             gauge = place.gauge(model, trunk.image_size, measure_latency)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from search.artifact import Gauge, MeasureLatency
 from search.engine.rungs import RungSettings
 from search.errors import FaultError, UserError
-from search.faults import fault_of, sees
+from search.faults import fault_of, sees, watched
 from search.measure.parcel import pack
 from search.runtimes.session import Runtime
 from search.target import Target
@@ -45,6 +48,18 @@ class Workplace:
         """The folders that trials write to, the study's first."""
         cache = self.inputs.cache
         return [self.folder, *([cache.folder] if cache else []), Path(tempfile.gettempdir())]
+
+    @contextmanager
+    def scratch(self) -> Generator[Path]:
+        """A folder for a while.
+
+        Raises:
+            FaultError: what broke inside is the fault of a folder; they are looked at while the scratch files still
+                take their room.
+        """
+        watch = partial(watched, self.written, self.token)
+        with watch(), tempfile.TemporaryDirectory(dir=self.folder / "cache") as name, watch():
+            yield Path(name)
 
     def fault_of(self, error: BaseException) -> FaultError | None:
         """The fault of a folder that explains ``error``, if that is what it is."""
