@@ -16,7 +16,7 @@ class HalvingScheduler(FIFOScheduler):
     """Starts trials in the order of their coming; ``rungs`` says at each rung who goes on.
 
     A trial reports its records as they would be if it ended there, each with the curve so far (see
-    ``search.trial.trainable``). Nothing of this is in Ray's snapshots: ``Rungs.from_records`` knows it all again.
+    ``search.ray_trial.trainable``). Nothing of this is in Ray's snapshots: ``Rungs.from_records`` knows it all again.
     """
 
     def __init__(self, rungs: Rungs) -> None:
