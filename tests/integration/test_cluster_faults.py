@@ -124,7 +124,7 @@ def check_whole(out: Path, trials: int) -> None:
         assert pack(out / record.artifact.path).sha256 == record.artifact.sha256
     names = {record.id for record in records} | {"baseline"}
     assert {entry.name for entry in (out / "artifacts").iterdir()} == names
-    assert {entry.name for entry in (out / "cache").iterdir()} == {"stages", "token"}  # nothing half-written
+    assert {entry.name for entry in (out / "cache").iterdir()} - {"stages"} == {"token"}  # nothing half-written
 
 
 def workers_of(node: Any) -> list[psutil.Process]:
@@ -145,7 +145,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @contextmanager
-def blind_node(address: str, hidden: Path) -> Iterator[None]:
+def blind_node(address: str | None, hidden: Path) -> Iterator[None]:
     """A node that sees an empty folder at ``hidden``: it is in a mount namespace of its own."""
     script = 'mount -t tmpfs none "$0" && exec "$@"'
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=1", "--block"]
@@ -215,7 +215,7 @@ def test_a_node_that_does_not_see_the_study_is_sent_what_it_needs(tmp_path: Path
         driver("run", study, "--out", out, address=head.address) as run,
     ):
         assert "trial 1/1" in ended(run)
-    assert not list((out / "cache" / "stages").iterdir())  # it was trained elsewhere
+    assert not (out / "cache" / "stages").exists()  # it was trained elsewhere
     check_whole(out, trials=1)
 
 
