@@ -12,8 +12,9 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.faults import gone, watched
-from search.supplies import Supplies, pack_supplies, settle, sources_of
-from search.workplace import Workplace
+from search.supplies import pack_supplies
+
+# A place is a search.workplace.Workplace, which imports PyTorch; the actor can do without.
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -32,14 +33,16 @@ class Depot:
         """
         if self._packed is None:
             with watched([self._folder], self._token):
-                packed: Supplies = pack_supplies(self._sources)
+                packed = pack_supplies(self._sources)
             self._packed = (packed.digest, ray.put(packed))
         return self._packed
 
 
 @contextmanager
-def depot_for(place: Workplace) -> Generator[None]:
+def depot_for(place: Any) -> Generator[None]:
     """Keeps the actor on this node."""
+    from search.settle import sources_of
+
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: Any = Depot.options(name=_name(place), scheduling_strategy=here)
     depot = options.remote(sources_of(place), place.folder, place.token)
@@ -47,12 +50,14 @@ def depot_for(place: Workplace) -> Generator[None]:
     del depot  # an actor goes with the last handle
 
 
-def standing(place: Workplace) -> Workplace:
+def standing(place: Any) -> Any:
     """``place`` as it is on this machine: itself where its folder is seen, else one with the supplies.
 
     Raises:
         FaultError: the folder is gone, or the supplies are too large to be sent.
     """
+    from search.settle import settle
+
     if place.visible:
         return place
     try:
@@ -66,5 +71,5 @@ def standing(place: Workplace) -> Workplace:
     return settle(place, digest, lambda: ray.get(reference))
 
 
-def _name(place: Workplace) -> str:
+def _name(place: Any) -> str:
     return f"supplies:{place.token}"

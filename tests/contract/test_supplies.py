@@ -15,7 +15,8 @@ from search.cache import StageCache
 from search.data import calibration_images
 from search.errors import FaultError
 from search.pipeline import Inputs, shape, train
-from search.supplies import KEPT, pack_supplies, settle, sources_of
+from search.settle import KEPT, settle, sources_of
+from search.supplies import pack_supplies
 from search.target import Target
 from search.workplace import Workplace
 from spaces.recipe import Finetune, Recipe
