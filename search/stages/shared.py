@@ -20,12 +20,20 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 def shared_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     """``model`` as each process trains it, with the gradients of all averaged after each backward pass."""
+    sync: dict[str, Any] = {"forward_sync_buffers" if TORCH_2_13 else "broadcast_buffers": False}
     return DistributedDataParallel(
         model,
         device_ids=None if device.type == "cpu" else [device.index],
         find_unused_parameters=True,  # of a head whose branch does not learn, say
-        **{"forward_sync_buffers" if TORCH_2_13 else "broadcast_buffers": False},  # ``share_statistics`` does it
+        **sync,  # ``share_statistics`` does it
     )
+
+
+def agree(flag: bool) -> bool:
+    """Whether ``flag`` is true in every process."""
+    flags: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(flags, flag)
+    return all(flags)
 
 
 def share_loss(criterion: Any) -> Any:

@@ -17,7 +17,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from search.stages.activation import set_share
 from search.stages.checkpoint import load_checkpoint, random_states, save_checkpoint
 from search.stages.schedules import SCHEDULES, ema_decay
-from search.stages.shared import share_loss, share_statistics, shared_gradients
+from search.stages.shared import agree, share_loss, share_statistics, shared_gradients
 from search.tasks.kind import TaskKind
 from spaces.recipe import Finetune
 
@@ -71,6 +71,8 @@ class ModuleTrainer(BaseTrainer):
         decay = ema_decay(self.part.ema, len(self.train_loader))
         self.ema.decay = decay  # pyright: ignore[reportAttributeAccessIssue]  # of another lambda's type
         if self.processes > 1:
+            if not agree(bool(self.amp)):  # Ultralytics tries half precision in the first process alone
+                self.amp, self.scaler = False, torch.amp.GradScaler(enabled=False)
             self.model = shared_gradients(self.model, self.device)
             self.world_size = self.processes  # from here on the trainer scales the loss by it
 
