@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.config import JsonDict
+
+# What a validator below checks and Pydantic cannot say in a schema by itself.
+_PART_OR_WHOLE: JsonDict = {"anyOf": [{"maximum": 1}, {"multipleOf": 1}]}
 
 
 class Resources(BaseModel):
-    """What one trial takes, and how many run at once (as many as fit, if not given).
+    """What one trial takes, on what nodes, and how many run at once (as many as fit, if not given).
 
     CPUs and GPUs may be parts of one (0.5: two trials share it) or whole numbers. A trial computes on as many threads
-    as it has whole CPUs, but at least one. With ``processes_per_trial`` over one it trains data-parallel in so many
-    processes on its node, which share its CPUs, and have a GPU each if it has any.
-    ``accelerator_type`` (as Ray names it, such as A100) and ``custom`` resources, which nodes offer, say on what nodes
-    trials run: ``{spot: 1}``. ``concurrent`` is also how many trials an autoscaler is asked to make room for.
-    A trial whose worker dies is tried up to ``retries`` times again, from its last epoch; one that breaks by itself
-    is not. ``stage_cache`` is a folder of results of stages (trainings, scans), which several studies may share, on
-    several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes the
-    results go that were not used for longest.
+    as it has whole CPUs, but at least one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
 
-    cpus_per_trial: float = Field(default=1, gt=0)
-    gpus_per_trial: float = Field(default=0, ge=0)
+    cpus_per_trial: float = Field(default=1, gt=0, json_schema_extra=_PART_OR_WHOLE)
+    """CPUs of a trial."""
+    gpus_per_trial: float = Field(default=0, ge=0, json_schema_extra=_PART_OR_WHOLE)
+    """GPUs of a trial."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto is the GPU that a trial holds; cpu is the CPU, also where PyTorch cannot use what is called a GPU."""
     processes_per_trial: int = Field(default=1, ge=1)
+    """Processes of a trial that train together on its node: they share its CPUs, and have a GPU each if it has any."""
     accelerator_type: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    """Trials run on nodes with this kind of GPU, by the name that Ray has for it, such as A100."""
     custom: dict[str, float] = {}
+    """Resources that nodes offer under names of your own, such as {spot: 1}: trials run on these nodes."""
     concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once, and how many an autoscaler is asked to make room for; null is as many as fit."""
     trial_minutes: float | None = Field(default=None, gt=0)
+    """A trial that takes longer has failed."""
     retries: int = Field(default=2, ge=0)
+    """How often a trial whose worker died is tried again, from its last epoch; one that breaks by itself is not."""
     stage_cache: Path | None = None
+    """A folder of trainings and scans for several studies, on several machines too; null is one of the study's own."""
     stage_cache_gb: float = Field(default=4.0, gt=0)
+    """Gigabytes of it; what is over them goes, first what was not used for longest."""
 
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
@@ -60,3 +70,8 @@ class Resources(BaseModel):
                 f"each of {processes} processes trains on a GPU of its own; set gpus_per_trial to {processes} or 0"
             )
         return self
+
+    @property
+    def torch_device(self) -> str:
+        """What trials compute on, as Ultralytics names it: the first GPU that they hold, or the CPU."""
+        return "0" if self.gpus_per_trial and self.device == "auto" else "cpu"

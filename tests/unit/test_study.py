@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search.resources import Resources
 from search.results import open_study
 from search.study import StudyConfig, load_study, parse_study
 
@@ -266,3 +267,8 @@ def test_a_study_is_opened_from_its_folder(good: dict[str, Any], tmp_path: Path)
     opened, store = open_study(folder)
     assert opened == config
     assert store.records == {}
+
+
+def test_trials_that_hold_a_gpu_compute_on_it_unless_told_otherwise() -> None:
+    cases = [({}, "cpu"), ({"gpus_per_trial": 0.5}, "0"), ({"gpus_per_trial": 1, "device": "cpu"}, "cpu")]
+    assert [Resources.model_validate(content).torch_device for content, _ in cases] == [device for _, device in cases]
