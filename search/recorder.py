@@ -35,7 +35,7 @@ class Recorder(Callback):
         token: of the folder.
     """
 
-    def __init__(self, store: Store, progress: Any, folder: Path, token: str) -> None:
+    def __init__(self, store: Store, progress: Any, folder: Path, token: str = "") -> None:
         self._store, self._progress, self._folder, self._token = store, progress, folder, token
         self._waiting: dict[str, list[Record]] = {}  # for their checkpoint, by trial
         self.fault: FaultError | None = None
@@ -106,8 +106,7 @@ class Recorder(Callback):
                 raise gone(self._folder)
             with watched([self._folder], self._token):
                 for record in records:
-                    if record.artifact is not None and record.id not in self._store.records:
-                        assert delivered is not None, "a record with an artifact comes with its files"
+                    if delivered and record.artifact is not None and record.id not in self._store.records:
                         install_artifact(record.id, delivered, folder=self._folder)
                 self._store.append(records)
             broken = all(record.state == "failed" for record in records)
