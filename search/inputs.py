@@ -18,6 +18,7 @@ class Inputs:
     data: Path  # the study's data.yaml, with absolute paths
     seed: int = 0
     threads: int = 1
+    processes: int = 1  # that train together, on their share of the threads and a GPU each
     opset: int = OPSET
     device: str = "cpu"
     cache: StageCache | None = None  # None keeps nothing

@@ -44,6 +44,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
         data=view,
         seed=config.seed,
         threads=threads,
+        processes=config.resources.processes_per_trial,
         opset=config.target.opset,
         device=config.resources.torch_device,
         cache=_stage_cache(config.resources, folder),

@@ -13,7 +13,7 @@ from torch import nn
 
 from search.cache import stage_name
 from search.inputs import Inputs
-from search.stages.finetune import OnEpoch, finetune
+from search.stages.finetune import OnEpoch, divided, finetune
 from search.stages.trainer import AfterStep
 from spaces.recipe import Distill, Finetune, NoDistill, UnlabeledDistill
 
@@ -61,6 +61,7 @@ def train_once(
             after_step=after_step,
             checkpoint=checkpoint,
             extra=inputs.train_settings,
+            processes=inputs.processes,
         )
         return finish(trained)
 
@@ -105,6 +106,7 @@ def _name(
         image_size=image_size,
         seed=inputs.seed,
         settings=inputs.train_settings,
+        processes=divided(part.batch, inputs.processes),
         note=note,
     )
 
