@@ -19,7 +19,8 @@ from search.errors import UserError
 from search.finish import finish
 from search.ray_study import prepare_environment, ray_with_benches
 from search.record import Record
-from search.store import Records, Store, locked, write_atomically
+from search.storage.hold import held
+from search.store import Records, Store, write_atomically
 from search.study import Resources, StudyConfig
 from spaces.recipe import Recipe
 from spaces.space import Space
@@ -47,20 +48,20 @@ def run_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     from search.prepare import check_model
 
     check_model(config)
-    with locked(folder):
+    with held(folder, config):
         write_atomically(folder / "study.yaml", config.to_yaml())
         return _run(config, folder, progress)
 
 
 def resume_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     """Goes on with the study in ``folder``: no finished record is lost or made again."""
-    with locked(folder):
+    with held(folder, config):
         return _run(config, folder, progress)
 
 
 def finish_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     """Measures the front of the study in ``folder`` again and writes the report; nothing is searched."""
-    with locked(folder):
+    with held(folder, config):
         return _run(config, folder, progress, trials=0)
 
 

@@ -15,6 +15,8 @@ from search.errors import UserError
 from search.measure.host import usable_cores
 from search.pipeline import Inputs, load_baseline, write_leaf
 from search.record import BASELINE, Elsewhere, Record
+from search.storage.urls import below, is_url
+from search.storage.working import url_of
 from search.store import write_atomically
 from search.study import BaselineTraining, Resources, StudyConfig
 from search.tasks.table import KINDS, kind_of_view, view_content
@@ -39,6 +41,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     view = make_view(read_data(config.data), folder / "data")
     if not (folder / "data.json").is_file():  # a finished view does not change
         write_atomically(folder / "data.json", json.dumps({"digest": data_digest(view)}) + "\n")
+    digest = json.loads((folder / "data.json").read_text(encoding="utf-8"))["digest"]
     inputs = Inputs(
         baseline=_checkpoint(config, view, folder / "baseline"),
         data=view,
@@ -47,6 +50,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
         opset=config.target.opset,
         device="0" if config.resources.gpus_per_trial else "cpu",
         cache=_stage_cache(config.resources, folder),
+        data_digest=digest,
         train_settings=dict(config.train_settings),
     )
     recipe = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
@@ -80,8 +84,14 @@ def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> P
 
 
 def _stage_cache(resources: Resources, folder: Path) -> StageCache:
-    place = folder / "cache" / STAGES if resources.stage_cache is None else resources.stage_cache.expanduser().resolve()
-    return StageCache(place, max_bytes=round(resources.stage_cache_gb * 1e9))
+    """The study's own, or a shared one; of a study behind a URL it is behind that URL too, for other machines."""
+    given, place, study = resources.stage_cache, folder / "cache" / STAGES, url_of(folder)
+    url = below(study, "cache", STAGES) if study is not None else None
+    if given is not None and is_url(given):
+        url = given
+    elif given is not None:
+        place, url = Path(given).expanduser().resolve(), None
+    return StageCache(place, max_bytes=round(resources.stage_cache_gb * 1e9), url=url)
 
 
 def check_model(config: StudyConfig) -> None:

@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from search.data import read_data
 from search.engine.rungs import RungSettings
 from search.errors import UserError
 from search.measure.target_checks import check_runs
 from search.record import Objective
+from search.storage.urls import is_url, secret_in
 from search.target import Target
 from search.tasks.table import KINDS, check_space
 from spaces.content import is_mapping
@@ -23,11 +25,19 @@ from spaces.parse import load_space
 from spaces.recipe import STRIDE
 from spaces.space import Space
 
+SECRET = "secret"  # the type of a refusal that must not repeat what was given
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+def refuse_secret(url: str | None, advice: str) -> str | None:
+    """``url``, if it holds no secret: a study file is read by everybody who reads the study."""
+    if url is not None and is_url(url) and (secret := secret_in(url)):
+        raise PydanticCustomError(SECRET, "{text}", {"text": f"a study file must not hold {secret}; {advice}"})
+    return url
 
 
 class Constraints(_Section):
@@ -84,9 +94,9 @@ class Resources(_Section):
     CPUs and GPUs may be parts of one (0.5: two trials share it) or whole numbers. A trial computes on as many threads
     as it has whole CPUs, but at least one.
     A trial whose worker dies is tried up to ``retries`` times again, from its last epoch; one that breaks by itself
-    is not. ``stage_cache`` is a folder of results of stages (trainings, scans), which several studies may share, on
-    several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes the
-    results go that were not used for longest.
+    is not. ``stage_cache`` is a folder or a URL of results of stages (trainings, scans), which several studies may
+    share, on several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes
+    the results go that were not used for longest; behind a URL nothing goes.
     """
 
     cpus_per_trial: float = Field(default=1, gt=0)
@@ -94,8 +104,13 @@ class Resources(_Section):
     concurrent: int | None = Field(default=None, ge=1)
     trial_minutes: float | None = Field(default=None, gt=0)
     retries: int = Field(default=2, ge=0)
-    stage_cache: Path | None = None
+    stage_cache: str | None = None
     stage_cache_gb: float = Field(default=4.0, gt=0)
+
+    @field_validator("stage_cache")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return refuse_secret(value, "give credentials by the environment")
 
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
@@ -132,7 +147,8 @@ class StudyConfig(_Section):
     ``sampler: auto`` is TPE. ``warm_start`` names folders of earlier studies, of
     the same data or of others, whose records tell the search where to look. ``rungs`` says after how many epochs a
     training is looked at, and stopped if it is behind the others; null trains all to their end. ``final: null`` leaves
-    the front as the search measured it.
+    the front as the search measured it. ``optuna_storage`` is the URL, without a password, of a database for Optuna's
+    view of the study; without it that is the file ``optuna.log`` in the study folder.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -154,6 +170,12 @@ class StudyConfig(_Section):
     resources: Resources = Resources()
     baseline: BaselineTraining = BaselineTraining()
     train_settings: dict[str, bool | int | float | str] = {}
+    optuna_storage: str | None = None
+
+    @field_validator("optuna_storage")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return refuse_secret(value, "put the whole URL into the environment variable OPTUNA_STORAGE")
 
     @field_validator("model")
     @classmethod
@@ -253,6 +275,8 @@ def _first_refusal(error: ValidationError) -> str:
         return f"unknown key {key}; allowed are {', '.join(_allowed(first['loc'][:-1]))}"
     if first["type"] == "missing":
         return f"{key} is missing"
+    if first["type"] == SECRET:
+        return f"{key}: {first['msg']}"  # and not what it is
     return f"{key}: {first['msg']}; got {first['input']!r}"
 
 
