@@ -21,7 +21,7 @@ from search.storage.location import Location, StorageError
 NAME = ".lease.json"
 RENEW = 15.0  # seconds between renewals
 ABANDONED = 60.0  # seconds without a renewal, after which the owner is gone
-SETTLE = 2.0  # seconds until a lease that was written at the same moment would be seen
+SETTLE = 1.0  # seconds until a lease that was written at the same moment would be seen
 LOOK = 1.0
 
 
