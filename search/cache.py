@@ -85,7 +85,7 @@ class StageCache:
         return self.path(name).is_file() or (self._shared is not None and self._shared.has(name))
 
     def share_state(self, name: str) -> None:
-        """Sends the state called ``name``, which changes, to the URL if one is there, and not so often that it costs."""
+        """Sends the state called ``name``, which changes, to the URL, if there is one; not so often that it costs."""
         if self._shared is None or time.monotonic() < self._share_again or not self.path(name).is_file():
             return
         began = time.monotonic()

@@ -103,9 +103,7 @@ def locked(folder: Path) -> Generator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InUseError(
-                f"{folder} is in use by another search; wait for it or choose another folder"
-            ) from error
+            raise InUseError(f"{folder} is in use by another search; wait for it or choose another folder") from error
         yield
 
 

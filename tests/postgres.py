@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PASSWORD = "correct-horse"  # noqa: S105 - of a server that lives as long as the tests
+PASSWORD = "correct-horse"
 
 
 def binaries() -> Path | None:

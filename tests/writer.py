@@ -1,6 +1,8 @@
 """A driver without a search: holds a study and appends records, artifact first, as a study does.
 
-    python -m tests.writer URL-or-DIR WORK NAME COUNT PAUSE
+Of a study that is not behind a URL, Optuna's storage is kept in step too.
+
+python -m tests.writer URL-or-DIR WORK NAME COUNT PAUSE
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from spaces.recipe import ChannelPrune, Recipe
 from tests.fakes import make_baseline, make_record
 from tests.studies import study
 
-SPACE = "image_size: 64\nprune:\n  - {kind: none}\n  - {kind: channels, ratio: [0.05, 0.95]}\n"
+SPACE = "image_size: 64\nprune:\n  - {kind: none}\n  - {kind: channels, ratio: {low: 0.05, high: 0.95}}\n"
 
 
 def recipe_of(number: int) -> Recipe:
@@ -76,7 +78,7 @@ def main(place: str, work: str, name: str, count: int, pause: float) -> None:
     folder = bring(place, work=Path(work)) if is_url(place) else Path(place)
     folder.mkdir(parents=True, exist_ok=True)
     config = config_of(folder, name)
-    with held(folder, config):
+    with held(folder, None if is_url(place) else config):
         store = Store(folder)
         store.append([make_baseline().model_copy(update={"at": None})])
         for number in range(count):

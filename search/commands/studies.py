@@ -182,7 +182,9 @@ def check(
     against: Annotated[
         Path,
         typer.Option(
-            metavar="CHAMPION_DIR", click_type=StudyPlace(whole=True), help="The study whose pick is in use, or its URL."
+            metavar="CHAMPION_DIR",
+            click_type=StudyPlace(whole=True),
+            help="The study whose pick is in use, or its URL.",
         ),
     ],
     pick: Annotated[str, typer.Option(help="The champion's pick, as front has it.")] = "recommended",

@@ -9,12 +9,12 @@ from search.errors import UserError
 
 MOUNTS = Path("/proc/self/mounts")  # Linux
 SHARED = frozenset(
-    "nfs nfs4 cifs smb3 smbfs 9p afs ceph lustre gpfs glusterfs beegfs ocfs2 gfs2 orangefs pvfs2 "
-    "fuse.sshfs fuse.glusterfs fuse.ceph".split()
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "glusterfs", "beegfs", "ocfs2"}
+    | {"gfs2", "orangefs", "pvfs2", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph"}
 )
 BUCKETS = frozenset(
-    "fuse.s3fs s3fs fuse.gcsfuse gcsfuse fuse.goofys fuse.rclone fuse.mountpoint-s3 mountpoint-s3 fuse.blobfuse "
-    "fuse.blobfuse2 fuse.juicefs.s3 fuse.s3backer".split()
+    {"s3fs", "gcsfuse", "mountpoint-s3", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.rclone"}
+    | {"fuse.mountpoint-s3", "fuse.blobfuse", "fuse.blobfuse2"}
 )
 
 

@@ -48,13 +48,20 @@ class Following:
         self._end.set()
         self._thread.join()
         until = time.monotonic() + patience
-        if self.failure is not None and not isinstance(self.failure, self._follower.passing):
+        if self._lost():
             return self.failure
         wait = FIRST_WAIT
-        while not self._try(self._follower.work) and time.monotonic() + wait < until:
-            time.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+        try:
+            while not self._try(self._follower.work) and time.monotonic() + wait < until:
+                time.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+        except Exception as error:  # noqa: BLE001 - the caller says what it means
+            return error
         return self.failure
+
+    def _lost(self) -> bool:
+        """Whether it ended by a failure that does not pass."""
+        return self.failure is not None and not isinstance(self.failure, self._follower.passing)
 
     def _run(self) -> None:
         wait = LOOK

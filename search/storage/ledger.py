@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -112,7 +113,9 @@ class Ledger:
             load_if_exists=True,
         )
         if study.metric_names is None:
-            study.set_metric_names(list(self._config.objectives))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(self._config.objectives))
         _describe(study, {"model": self._config.model, "data": str(self._config.data)})
         self._there = {trial.user_attrs[RECORD] for trial in study.get_trials(deepcopy=False)}
         return study

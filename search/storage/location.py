@@ -80,6 +80,10 @@ class Location:
                 continue
             is_file = info.type == FileType.File
             found[name] = Entry(size=info.size, written=info.mtime_ns or 0) if is_file else None
+        if not found and not folder and filesystem.type_name in OBJECT_STORES:
+            bucket = root.partition("/")[0]  # one that does not exist lists as an empty one does
+            if filesystem.get_file_info(bucket).type == FileType.NotFound:
+                raise FileNotFoundError("NO_SUCH_BUCKET")
         return found
 
     def __contains__(self, name: str) -> bool:

@@ -227,7 +227,7 @@ def test_sqlite_on_a_local_disk_is_a_ledger_too(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_recipe_that_is_not_in_the_space_is_told_without_parameters(tmp_path: Path) -> None:
     config = config_of(tmp_path, "cats")
-    (tmp_path / "space.yaml").write_text("image_size: 64\nprune: {kind: channels, ratio: [0.9, 0.95]}\n")
+    (tmp_path / "space.yaml").write_text("image_size: 64\nprune: {kind: channels, ratio: {low: 0.9, high: 0.95}}\n")
     assert load_space(config.space, image_size=64)
     main_store = Store(tmp_path)
     from tests.fakes import make_baseline
