@@ -8,7 +8,7 @@ import sys
 import typer
 
 from search.commands import studies, bundle, models, int8, storage, tools  # noqa: F401 - in the order of the help  # isort: skip
-from search.commands.app import app
+from search.commands.app import RefusedError, app
 
 
 def main() -> None:
@@ -25,6 +25,8 @@ def main() -> None:
         from search.errors import UserError
         from spaces.space import SpaceError
 
+        if isinstance(error, RefusedError) and isinstance(error.__cause__, UserError):
+            error = error.__cause__
         text = " ".join(str(error).split())
         if isinstance(error, (UserError, SpaceError)):
             typer.echo(f"error: {text}", err=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import click
 import typer
 
 app = typer.Typer(
@@ -20,28 +19,37 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 DATA = "Ultralytics data.yaml, or for classification a folder with train/<class>/ and val/<class>/"
 
 
-class StudyPlace(click.ParamType):
-    """A study folder, or the URL of one, which is brought here to be read: all of it, or what tells of its front."""
+class RefusedError(Exception):
+    """A user's error in an argument; its cause is. Typer would make a ValueError its own, with the usage above."""
 
-    name = "DIR"
 
-    def __init__(self, *, whole: bool) -> None:
-        self._whole = whole
+def study_folder(text: str) -> Path:
+    """A study folder: ``text``, or if that is a URL, the folder here into which all of it was brought."""
+    return _folder(text, whole=True)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The folder. Raises UserError if the URL cannot be read."""
-        from search.storage.urls import is_url
 
-        if not is_url(value):
-            return Path(value)
-        from search.storage.mirror import bring
+def study_findings(text: str) -> Path:
+    """A study folder, without artifacts and baseline if ``text`` is a URL: what tells of the front."""
+    return _folder(text, whole=False)
 
-        return bring(value, whole=self._whole)
+
+def _folder(text: str, *, whole: bool) -> Path:
+    from search.errors import UserError
+    from search.storage.urls import is_url
+
+    if not is_url(text):
+        return Path(text)
+    from search.storage.mirror import bring
+
+    try:
+        return bring(text, whole=whole)
+    except UserError as error:
+        raise RefusedError from error
 
 
 _HELP = "A study folder, such as results/demo, or the URL of one, such as s3://bucket/studies/demo."
-StudyDir = Annotated[Path, typer.Argument(metavar="DIR", click_type=StudyPlace(whole=True), help=_HELP)]
-Findings = Annotated[Path, typer.Argument(metavar="DIR", click_type=StudyPlace(whole=False), help=_HELP)]
+StudyDir = Annotated[Path, typer.Argument(metavar="DIR", parser=study_folder, help=_HELP)]
+Findings = Annotated[Path, typer.Argument(metavar="DIR", parser=study_findings, help=_HELP)]
 Place = Annotated[str, typer.Argument(metavar="DIR", help=_HELP)]
 Work = Annotated[
     Path | None, typer.Option(help="Where to work on a study behind a URL [default: in the user's cache].")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from search.commands.app import Findings, Json, Place, StudyDir, StudyPlace, Work, app, opened
+from search.commands.app import Findings, Json, Place, StudyDir, Work, app, opened, study_findings, study_folder
 from search.tasks.kind import TaskName
 
 
@@ -143,7 +143,7 @@ def contributions(
 def compare(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", click_type=StudyPlace(whole=False), help="Study folders, or URLs of some."),
+        typer.Argument(metavar="DIR...", parser=study_findings, help="Study folders, or URLs of some."),
     ],
     minutes: Annotated[float | None, typer.Option(min=0.1, help="When to look [default: the shortest's end].")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
@@ -183,7 +183,7 @@ def check(
         Path,
         typer.Option(
             metavar="CHAMPION_DIR",
-            click_type=StudyPlace(whole=True),
+            parser=study_folder,
             help="The study whose pick is in use, or its URL.",
         ),
     ],

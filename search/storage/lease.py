@@ -29,6 +29,11 @@ class LeaseLostError(StorageError):
     """Another driver took the lease over, after this one had not renewed it for long."""
 
 
+def last_writer(location: Location) -> str:
+    """The working folder that wrote last to a location, or does now; empty if none did. Raises OSError."""
+    return str(_read(location).get("writer", ""))
+
+
 class Lease:
     """The right to write at a location.
 
@@ -53,7 +58,7 @@ class Lease:
         found = self._found()
         if found.get("owner") and not _died_here(found):
             self._watch(found)
-        self.before = str(found.get("writer", ""))
+        self.before = last_writer(self._location)
         self._write(self._token)
         time.sleep(SETTLE)
         if (now := self._found()).get("owner") != self._token:
@@ -100,8 +105,7 @@ class Lease:
         )
 
     def _found(self) -> dict[str, Any]:
-        content = self._location.read(NAME)
-        return json.loads(content) if content else {}
+        return _read(self._location)
 
     def _write(self, owner: str) -> None:
         content = {
@@ -114,6 +118,11 @@ class Lease:
         }
         self._location.write(NAME, json.dumps(content).encode())
         self._renewed = time.monotonic()
+
+
+def _read(location: Location) -> dict[str, Any]:
+    content = location.read(NAME)
+    return json.loads(content) if content else {}
 
 
 def _machine() -> str:

@@ -106,6 +106,7 @@ class Ledger:
             self._there.add(record.id)
 
     def _open(self, first_line: str) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             storage=open_storage(self._url, self._folder),
             study_name=study_name(self._config.name, None if self._url is None else first_line),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -118,18 +119,16 @@ class Location:
         """Puts what is at ``name`` at ``path``, whole or not at all; False if there is nothing."""
         filesystem, root = _opened(self.url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            with os.fdopen(handle, "wb") as file, filesystem.open_input_stream(f"{root}/{name}") as stream:
+            with temporary.open("wb") as file, filesystem.open_input_stream(f"{root}/{name}") as stream:
                 while block := stream.read(CHUNK):
                     file.write(block)
             os.replace(temporary, path)
         except FileNotFoundError:
-            Path(temporary).unlink(missing_ok=True)
             return False
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
         return True
 
     def delete(self, name: str) -> None:

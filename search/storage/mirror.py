@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from search.storage.follow import Following
-from search.storage.lease import Lease, LeaseLostError
+from search.storage.lease import Lease, LeaseLostError, last_writer
 from search.storage.location import Location, StorageError, meaning
 from search.storage.pull import pull
 from search.storage.push import Push
@@ -36,7 +36,7 @@ def bring(url: str, *, whole: bool = True, work: Path | None = None) -> Path:
     folder = working_folder(url, work)
     with suppress(InUseError), locked(folder):
         try:
-            pull(read_working(folder), location, whole=whole)
+            pull(read_working(folder), location, whole=whole, last_writer=last_writer(location))
         except OSError as error:
             raise StorageError(meaning(url, error)) from error
     return folder

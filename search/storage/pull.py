@@ -16,7 +16,7 @@ LARGE = frozenset({"artifacts", "baseline", "bundles"})  # not needed to see wha
 Parts = dict[str, list[bytes]]
 
 
-def pull(working: Working, location: Location, *, whole: bool, last_writer: str = "") -> Parts:
+def pull(working: Working, location: Location, *, whole: bool, last_writer: str) -> Parts:
     """Brings what the URL has and returns its logs, part by part.
 
     Logs are read before anything else is looked for: an artifact is there before the record that names it, so a record

@@ -34,7 +34,7 @@ class Push:
 
     def signature(self) -> list[tuple[str, Stamp | None]]:
         """Changes when something was finished: a file of the study was written, above all ``records.jsonl``."""
-        names = sorted(entry.name for entry in os.scandir(self._working.folder) if _travels(entry))
+        names = sorted(entry.name for entry in _entries(self._working.folder))
         return [(name, stamp(self._working.folder / name)) for name in names if name != "live.json"]
 
     def send(self) -> None:
@@ -64,18 +64,18 @@ class Push:
     def _changed(self) -> Iterator[Path]:
         """The files that are not there as they are here, those of ``artifacts`` and ``baseline`` first."""
         folder = self._working.folder
-        for place in sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and _travels(entry)):
+        for place in sorted(Path(entry) for entry in _entries(folder) if entry.is_dir()):
             if place.name == "artifacts":
                 yield from self._changed_artifacts(place)
             else:
                 yield from self._new(_files(place))
-        yield from self._new(Path(e) for e in os.scandir(folder) if e.is_file() and _travels(e) and e.name not in LOGS)
+        yield from self._new(Path(e) for e in _entries(folder) if e.is_file() and e.name not in LOGS)
 
     def _changed_artifacts(self, place: Path) -> Iterator[Path]:
         """Of thousands of folders only those are looked into that changed since they were sent."""
-        for entry in os.scandir(place):
+        for entry in _entries(place):
             changed = entry.stat().st_mtime_ns
-            if entry.is_dir() and _travels(entry) and self._looked.get(entry.name) != changed:
+            if entry.is_dir() and self._looked.get(entry.name) != changed:
                 yield from self._new(_files(Path(entry)))
                 self._looked[entry.name] = changed  # not before all of it was sent
 
@@ -93,7 +93,11 @@ def _travels(entry: os.DirEntry[str]) -> bool:
     return not (hidden or name in LOCAL or name.startswith(DERIVED) or entry.is_symlink())
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if _travels(entry)]
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        if _travels(entry):
-            yield from _files(Path(entry)) if entry.is_dir() else [Path(entry)]
+    for entry in _entries(folder):
+        yield from _files(Path(entry)) if entry.is_dir() else [Path(entry)]
