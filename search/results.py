@@ -15,7 +15,7 @@ from search.front import hypervolume, non_dominated, pick
 from search.noise import accuracy_differences, differences, without_copies
 from search.record import Record, losses
 from search.store import Records, Store
-from search.study import StudyConfig, parse_study
+from search.study import Constraints, StudyConfig, parse_study
 from search.tasks.accuracy import further_metrics, shown
 
 Member = dict[str, Any]
@@ -31,6 +31,20 @@ def open_study(folder: Path) -> tuple[StudyConfig, Store]:
     import yaml
 
     return parse_study(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path)), Store(folder)
+
+
+def within(config: StudyConfig, limits: Constraints) -> StudyConfig:
+    """``config`` with its own limits and these: of two for the same thing the tighter one.
+
+    What it keeps out can have hidden what is on the front then: a smaller file behind one that is faster, say.
+    """
+    tighter = {
+        name: limit if own is None else min(own, limit)
+        for name, limit in limits
+        for own in [getattr(config.constraints, name)]
+        if limit is not None
+    }
+    return config.model_copy(update={"constraints": config.constraints.model_copy(update=tighter)})
 
 
 def front_records(config: StudyConfig, store: Records) -> list[Record]:
@@ -148,7 +162,7 @@ def choose(result: dict[str, Any], name: str) -> Member:
     """The member of the front that a pick's name stands for; see ``search.front.pick``."""
     front = result["front"]
     if not front:
-        raise UserError("the front is empty: no record is complete and within the constraints")
+        raise UserError("the front is empty: no record is complete and within the constraints and limits")
     index = pick(
         name,
         accuracy=[m["accuracy"] for m in front],

@@ -21,9 +21,9 @@ from search.final import Finals
 from search.measure.end_to_end import open_chain
 from search.measure.parcel import pack
 from search.record import Measurement, Record
-from search.results import choose, open_study, summary
+from search.results import choose, open_study, summary, within
 from search.runtimes.session import Runtime
-from search.study import StudyConfig
+from search.study import Constraints, StudyConfig
 from search.tasks.accuracy import further_metrics, shown
 
 TEMPLATES = resources.files("search") / "bundle" / "edge"
@@ -31,12 +31,20 @@ RUNNER = ("run.py", "benchmark.py", "model.py", "frames.py", "drawing.py")
 STEPS = ("detection.py", "classification.py", "answers.py")  # of search/runtimes: the same code measures and runs
 
 
-def make_bundle(folder: Path, *, pick: str, out: Path | None = None, sample: Path | None = None) -> Path:
+def make_bundle(
+    folder: Path,
+    *,
+    pick: str,
+    limits: Constraints | None = None,
+    out: Path | None = None,
+    sample: Path | None = None,
+) -> Path:
     """Writes the bundle of a pick and, beside it, the same as a ``.zip``; both appear whole.
 
     Args:
         folder: of the study.
         pick: a name of ``search.front.PICKS``.
+        limits: what the pick must keep, beside the constraints of the study.
         out: the folder to write; ``bundles/<pick>-edge`` in the study, if not given.
         sample: the picture that the bundle is checked with; an image of the validation split, if not given.
 
@@ -49,7 +57,7 @@ def make_bundle(folder: Path, *, pick: str, out: Path | None = None, sample: Pat
     """
     config, store = open_study(folder)
     _check_target(config, folder)
-    result = summary(config, store, folder)
+    result = summary(within(config, limits or Constraints()), store, folder)
     records = Finals(folder).applied(store)
     record, baseline = records.records[choose(result, pick)["record_id"]], records.baseline
     assert baseline

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from search.study import Constraints
 
 app = typer.Typer(
     name="python -m search",
@@ -17,6 +20,7 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DATA = "Ultralytics data.yaml, or for classification a folder with train/<class>/ and val/<class>/"
+<<<<<<< HEAD
 
 
 class RefusedError(Exception):
@@ -72,3 +76,16 @@ def opened(place: str, work: Path | None) -> Path:
     if work is not None:
         raise UserError(f"--work is for a study behind a URL, and {place} is a folder")
     return Path(place)
+=======
+MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", min=0, help="Only what is as fast (median).")]
+MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Only what is as small.")]
+MaxDrop = Annotated[float | None, typer.Option("--max-drop", min=0, max=1, help="Of accuracy; 0.01 is a point.")]
+StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder, such as results/demo.")]
+
+
+def limits(latency_ms: float | None, size_mb: float | None, drop: float | None) -> Constraints:
+    """The limits of a command line, as a study has them."""
+    from search.study import Constraints
+
+    return Constraints(max_latency_ms=latency_ms, max_size_mb=size_mb, max_accuracy_drop=drop)
+>>>>>>> main

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.commands.app import DATA, Json, StudyDir, app
+from search.commands.app import DATA, Json, MaxDrop, MaxLatency, MaxSize, StudyDir, app, limits
 
 
 @app.command(epilog="Example: python -m search bundle results/my-model --pick recommended --for edge")
@@ -21,6 +21,9 @@ def bundle(
     sample: Annotated[
         Path | None, typer.Option(help="The picture to check it with [default: one of the validation split].")
     ] = None,
+    max_latency_ms: MaxLatency = None,
+    max_size_mb: MaxSize = None,
+    max_drop: MaxDrop = None,
     as_json: Json = False,
 ) -> None:
     """Makes a folder, and a .zip of it, that runs a pick with onnxruntime, numpy and Pillow alone."""
@@ -28,7 +31,8 @@ def bundle(
     from search.bundle.manifest import read_manifest
     from search.commands.studies import known_pick
 
-    made = make_bundle(folder, pick=known_pick(pick), out=out, sample=sample)
+    kept = limits(max_latency_ms, max_size_mb, max_drop)
+    made = make_bundle(folder, pick=known_pick(pick), limits=kept, out=out, sample=sample)
     manifest = read_manifest(made)
     if as_json:
         told = {"bundle": str(made), "zip": f"{made}.zip", "for": place, "record": manifest.record}

@@ -9,7 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from search.commands.app import Findings, Json, Place, StudyDir, Work, app, opened, study_findings, study_folder
+from search.commands.app import (
+    Findings,
+    Json,
+    MaxDrop,
+    MaxLatency,
+    MaxSize,
+    Place,
+    StudyDir,
+    Work,
+    app,
+    limits,
+    opened,
+    study_findings,
+    study_folder,
+)
 from search.tasks.kind import TaskName
 
 
@@ -70,20 +84,23 @@ def demo(
     _run(demo_study(folder, task=task, trials=trials or TRIALS[task], seed=seed), folder)
 
 
-@app.command(epilog="Example: python -m search front results/demo --pick recommended --json")
+@app.command(epilog="Example: python -m search front results/demo --pick recommended --max-latency-ms 5 --json")
 def front(
     folder: Findings,
     pick: Annotated[str | None, typer.Option(help="recommended, knee, fastest, smallest or most-accurate.")] = None,
     target: Annotated[str | None, typer.Option(help="Another target of the study [default: its main one].")] = None,
+    max_latency_ms: MaxLatency = None,
+    max_size_mb: MaxSize = None,
+    max_drop: MaxDrop = None,
     as_json: Json = False,
 ) -> None:
-    """Shows the front of a study, or one member that a name stands for; works while the study runs."""
+    """Shows the front of a study, that within limits, or one member that a name stands for; also while it runs."""
     from search.errors import UserError
     from search.report.progress import print_front
-    from search.results import open_study, summary
+    from search.results import open_study, summary, within
 
     config, store = open_study(folder)
-    result = summary(config, store, folder)
+    result = summary(within(config, limits(max_latency_ms, max_size_mb, max_drop)), store, folder)
     if target is not None and target != result["target"]:
         if target not in result["others"]:
             raise UserError(

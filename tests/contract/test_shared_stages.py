@@ -84,9 +84,7 @@ def test_a_place_that_is_away_costs_nothing_but_what_it_would_have_saved(
     cache = StageCache(tmp_path / "here", url=f"file://{tmp_path}/file/there")
     made: list[int] = []
     for _ in range(2):
-        found = cache.get(
-            "a", lambda: str(made.append(1)), load=Path.read_text, save=lambda text, path: save(text, path)
-        )
+        found = cache.get("a", lambda: str(made.append(1)), load=Path.read_text, save=save)
         assert found == "None" and made == [1]
     assert "b" not in cache and cache.find("b", Path.read_text) is None
     cache.drop("a")

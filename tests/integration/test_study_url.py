@@ -1,4 +1,4 @@
-"""A real search on real Ray into an S3, killed in the middle, and resumed from its URL by a machine without its folder."""
+"""A real search on real Ray into an S3, killed in the middle, and resumed from its URL by another machine."""
 
 from __future__ import annotations
 

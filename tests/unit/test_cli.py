@@ -149,6 +149,15 @@ def test_front_json_of_a_pick_has_that_member_alone(study: Path) -> None:
     assert member["latency_ratio"] == 0.3
 
 
+def test_a_pick_keeps_the_limits(study: Path) -> None:
+    done = search("front", study, "--pick", "fastest", "--max-drop", "0.15", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [member["accuracy"] for member in json.loads(done.stdout)["front"]] == [0.6]
+    none = search("front", study, "--pick", "fastest", "--max-size-mb", "0.000001")
+    assert none.returncode == 2
+    assert "no record is complete and within the constraints and limits" in none.stderr
+
+
 def test_front_is_a_table_for_people(study: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "search", "front", study],

@@ -20,8 +20,9 @@ from search.errors import UserError
 from search.final import Final, Finals
 from search.record import Record
 from search.report.markdown import write_report
-from search.results import choose, front_records, summary
+from search.results import choose, front_records, summary, within
 from search.store import Store
+from search.study import Constraints
 from spaces.recipe import Recipe
 from tests.fakes import make_baseline, make_record, on_images
 from tests.studies import HOST, RECORDS, ids, make_store, pruned, study, tables
@@ -305,6 +306,22 @@ def brute_front(rows: Sequence[Row], objectives: list[str], drop: int | None, sl
     }
     sizes = {name: (rows[int(name[1:])][3], int(name[1:])) for name in front}
     return {name for name, own in front.items() if sizes[name] == min(sizes[o] for o in front if front[o] == own)}
+
+
+def test_a_limit_brings_up_what_only_its_violators_hid(store: Store, tmp_path: Path) -> None:
+    def found(**limits: float) -> list[str]:
+        return front_ids(summary(within(study(), Constraints.model_validate(limits)), store, tmp_path))
+
+    assert found(max_size_mb=RECORDS["dominated"].measurement.size_bytes / 1e6) == ids("dominated")  # type: ignore[union-attr]
+    assert found(max_accuracy_drop=0.01) == ids("good", "better")
+    assert found(max_latency_ms=RECORDS["good"].measurement.latency.p50_ms) == ids("small", "good")  # type: ignore[union-attr]
+    assert found() == ids("small", "good", "better")
+
+
+def test_of_two_limits_the_tighter_one_holds() -> None:
+    own = study(constraints={"max_accuracy_drop": 0.02, "max_size_mb": 3.0})
+    both = within(own, Constraints(max_accuracy_drop=0.05, max_size_mb=1.0, max_latency_ms=4.0)).constraints
+    assert both == Constraints(max_accuracy_drop=0.02, max_size_mb=1.0, max_latency_ms=4.0)
 
 
 @given(
