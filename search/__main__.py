@@ -8,7 +8,8 @@ import sys
 import typer
 
 from search.commands import studies, bundle, models, int8, storage, tools  # noqa: F401 - in the order of the help  # isort: skip
-from search.commands.app import RefusedError, app
+from search.commands.app import app
+from search.commands.places import RefusedError
 
 
 def main() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from search.commands.places import StudyDir as StudyDir  # what most commands take
 
 if TYPE_CHECKING:
     from search.study import Constraints
@@ -20,67 +21,9 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DATA = "Ultralytics data.yaml, or for classification a folder with train/<class>/ and val/<class>/"
-<<<<<<< HEAD
-
-
-class RefusedError(Exception):
-    """A user's error in an argument; its cause is. Typer would make a ValueError its own, with the usage above."""
-
-
-def study_folder(text: str) -> Path:
-    """A study folder: ``text``, or if that is a URL, the folder here into which all of it was brought."""
-    return _folder(text, whole=True)
-
-
-def study_findings(text: str) -> Path:
-    """A study folder, without artifacts and baseline if ``text`` is a URL: what tells of the front."""
-    return _folder(text, whole=False)
-
-
-def _folder(text: str, *, whole: bool) -> Path:
-    from search.errors import UserError
-    from search.storage.urls import is_url
-
-    if not is_url(text):
-        return Path(text)
-    from search.storage.mirror import bring
-
-    try:
-        return bring(text, whole=whole)
-    except UserError as error:
-        raise RefusedError from error
-
-
-_HELP = "A study folder, such as results/demo, or the URL of one, such as s3://bucket/studies/demo."
-StudyDir = Annotated[Path, typer.Argument(metavar="DIR", parser=study_folder, help=_HELP)]
-Findings = Annotated[Path, typer.Argument(metavar="DIR", parser=study_findings, help=_HELP)]
-Place = Annotated[str, typer.Argument(metavar="DIR", help=_HELP)]
-Work = Annotated[
-    Path | None, typer.Option(help="Where to work on a study behind a URL [default: in the user's cache].")
-]
-
-
-def opened(place: str, work: Path | None) -> Path:
-    """The folder in which the study at ``place``, a folder or a URL, is worked on; brought up to date.
-
-    Raises:
-        UserError: the URL cannot be read, or ``work`` is something else's.
-    """
-    from search.errors import UserError
-    from search.storage.urls import is_url
-
-    if is_url(place):
-        from search.storage.mirror import bring
-
-        return bring(place, work=work)
-    if work is not None:
-        raise UserError(f"--work is for a study behind a URL, and {place} is a folder")
-    return Path(place)
-=======
 MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", min=0, help="Only what is as fast (median).")]
 MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Only what is as small.")]
 MaxDrop = Annotated[float | None, typer.Option("--max-drop", min=0, max=1, help="Of accuracy; 0.01 is a point.")]
-StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder, such as results/demo.")]
 
 
 def limits(latency_ms: float | None, size_mb: float | None, drop: float | None) -> Constraints:
@@ -88,4 +31,3 @@ def limits(latency_ms: float | None, size_mb: float | None, drop: float | None) 
     from search.study import Constraints
 
     return Constraints(max_latency_ms=latency_ms, max_size_mb=size_mb, max_accuracy_drop=drop)
->>>>>>> main

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from search.commands.app import Json, Place, Work, app, opened
+from search.commands.app import Json, app
+from search.commands.places import Place, Work, opened
 
 
 @app.command(epilog="Example: python -m search sync s3://bucket/studies/my-model")

@@ -9,21 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from search.commands.app import (
-    Findings,
-    Json,
-    MaxDrop,
-    MaxLatency,
-    MaxSize,
-    Place,
-    StudyDir,
-    Work,
-    app,
-    limits,
-    opened,
-    study_findings,
-    study_folder,
-)
+from search.commands.app import Json, MaxDrop, MaxLatency, MaxSize, StudyDir, app, limits
+from search.commands.places import Findings, Place, Work, opened, study_findings, study_folder
 from search.tasks.kind import TaskName
 
 
