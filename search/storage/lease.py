@@ -16,6 +16,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from search.storage.location import Location, StorageError
 
 NAME = ".lease.json"
@@ -56,7 +58,7 @@ class Lease:
             OSError: the place does not answer.
         """
         found = self._found()
-        if found.get("owner") and not _died_here(found):
+        if found.get("owner") and not _died_here(found) and not _own(found):
             self._watch(found)
         self.before = last_writer(self._location)
         self._write(self._token)
@@ -114,6 +116,7 @@ class Lease:
             "writer": self._writer,
             "host": platform.node(),
             "pid": os.getpid(),
+            "began": psutil.Process().create_time(),  # a process id may be given to another one later
             "machine": _machine(),
         }
         self._location.write(NAME, json.dumps(content).encode())
@@ -135,14 +138,17 @@ def _here(found: dict[str, Any]) -> bool:
     return bool(found["machine"]) and found["machine"] == _machine()
 
 
+def _own(found: dict[str, Any]) -> bool:
+    """Whether it is of this very process, which could not give it back."""
+    return _here(found) and found["pid"] == os.getpid()
+
+
 def _died_here(found: dict[str, Any]) -> bool:
     """Whether the owner was a process of this machine that is no more."""
     if not _here(found):
         return False
     try:
-        os.kill(found["pid"], 0)
-    except ProcessLookupError:
+        process = psutil.Process(found["pid"])
+        return process.create_time() != found["began"] or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        return False
-    return found["pid"] == os.getpid()
