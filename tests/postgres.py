@@ -45,7 +45,7 @@ class Postgres:
         command = [programs / "initdb", "-D", self._place / "data", "-U", "optuna", "-A", "scram-sha-256"]
         command += [f"--pwfile={word}", "--no-sync", "-E", "UTF8", "--locale=C"]
         subprocess.run(command, cwd=self._place, check=True, capture_output=True, **self._as)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
 
     @property
     def url(self) -> str:
@@ -57,13 +57,14 @@ class Postgres:
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(self._place)]
         command = [self._programs / "postgres", "-D", self._place / "data", "-p", str(self.port), *options]
         with (self._place / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._place, stdout=log, stderr=log, **self._as)
+            started = subprocess.Popen(command, cwd=self._place, stdout=log, stderr=log, **self._as)
+        self._process = started
         until = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url, connect_timeout=5).close()
             except psycopg.OperationalError:
-                assert self._process.poll() is None and time.monotonic() < until, (self._place / "log").read_text()
+                assert started.poll() is None and time.monotonic() < until, (self._place / "log").read_text()
                 time.sleep(0.1)
             else:
                 return

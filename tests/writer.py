@@ -91,6 +91,7 @@ if __name__ == "__main__":
     from search.errors import UserError
 
     try:
-        main(*sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5]))
+        where, beside, named, records, seconds = sys.argv[1:]
+        main(where, beside, named, int(records), float(seconds))
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -19,7 +19,11 @@ class Follower(Protocol):
 
     name: str  # what does not answer, for a warning
     where: str  # what has everything meanwhile
-    passing: tuple[type[Exception], ...]  # failures that may pass
+
+    @property
+    def passing(self) -> tuple[type[Exception], ...]:
+        """Failures that may pass."""
+        ...
 
     def due(self) -> bool:
         """Whether there is something to do; cheap, since it is asked twice a second."""

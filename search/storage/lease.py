@@ -58,7 +58,7 @@ class Lease:
             OSError: the place does not answer.
         """
         found = self._found()
-        if found.get("owner") and not _died_here(found) and not _own(found):
+        if found.get("owner") and not _died_here(found):
             self._watch(found)
         self.before = last_writer(self._location)
         self._write(self._token)
@@ -136,11 +136,6 @@ def _machine() -> str:
 
 def _here(found: dict[str, Any]) -> bool:
     return bool(found["machine"]) and found["machine"] == _machine()
-
-
-def _own(found: dict[str, Any]) -> bool:
-    """Whether it is of this very process, which could not give it back."""
-    return _here(found) and found["pid"] == os.getpid()
 
 
 def _died_here(found: dict[str, Any]) -> bool:

@@ -141,6 +141,7 @@ def test_what_could_not_be_sent_is_named_and_sent_later(bucket: Bucket, tmp_path
     with pytest.raises(UserError, match=rf"does not answer.*{work} does: `python -m search sync '.*late.*' --work"):
         append_while_away(bucket, work, 3)
     bucket.start()
+    Location(url).delete(NAME)  # the driver's process would be gone now, and its lease with it
     assert there(url, tmp_path / "reader") == WANTED[:4]
     done = CliRunner().invoke(app, ["sync", url, "--work", str(work), "--json"])
     assert json.loads(done.stdout) == {"folder": str(work), "study": True}, done
