@@ -38,10 +38,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     folder = folder.resolve()
     for name in ("cache", "artifacts", "baseline"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    view = make_view(read_data(config.data), folder / "data")
-    if not (folder / "data.json").is_file():  # a finished view does not change
-        write_atomically(folder / "data.json", json.dumps({"digest": data_digest(view)}) + "\n")
-    digest = json.loads((folder / "data.json").read_text(encoding="utf-8"))["digest"]
+    view, digest = _view(config, folder)
     inputs = Inputs(
         baseline=_checkpoint(config, view, folder / "baseline"),
         data=view,
@@ -67,6 +64,24 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
         trial_minutes=config.resources.trial_minutes,
         rungs=config.rungs,
     )
+
+
+def _view(config: StudyConfig, folder: Path) -> tuple[Path, str]:
+    """The study's view of the data, and their digest, which is kept: a finished view does not change.
+
+    Raises:
+        UserError: the view had to be made on another machine, and the data there are others.
+    """
+    note, made = folder / "data.json", (folder / "data" / "data.yaml").is_file()
+    view = make_view(read_data(config.data), folder / "data")
+    known = json.loads(note.read_text(encoding="utf-8"))["digest"] if note.is_file() else None
+    if made and known is not None:
+        return view, known
+    digest = data_digest(view)
+    if known not in (None, digest):
+        raise UserError(f"data: {config.data} is not the data that this study began with; give it the same here")
+    write_atomically(note, json.dumps({"digest": digest}) + "\n")
+    return view, digest
 
 
 def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> Path:
