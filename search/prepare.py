@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,7 @@ def _view(config: StudyConfig, folder: Path) -> tuple[Path, str]:
         return view, known
     digest = data_digest(view)
     if known not in (None, digest):
+        shutil.rmtree(view.parent)  # it would be taken for the right one the next time
         raise UserError(f"data: {config.data} is not the data that this study began with; give it the same here")
     write_atomically(note, json.dumps({"digest": digest}) + "\n")
     return view, digest
