@@ -2,6 +2,11 @@
 
 A model that is loaded anew runs a percent faster or slower for as long as it is loaded, mostly by where its memory
 happens to lie. So the unit of evidence is a session, not a run: a thousand runs of one session know that session only.
+
+What else works on the machine, or on its host, only ever makes a run longer, and a small model, whose weights are
+driven out of the caches, by a larger share than a large one. So each model's time is the lower quartile of its runs,
+which stays where it is while up to three in four runs are disturbed (Chen & Revels, "Robust benchmarking in noisy
+environments", 2016, go as far as the minimum).
 """
 
 from __future__ import annotations
@@ -11,17 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+QUANTILE = 0.25
+RESAMPLES = 200
 # Student's t distribution: its .975 quantile at 1, 2, … degrees of freedom; beyond them an expansion.
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None = None) -> tuple[float, float, float]:
-    """The ratio of two paired series of times and its 95 % interval: (ratio, low, high).
+    """The ratio of two series of times that were taken in turn, and its 95 % interval: (ratio, low, high).
 
-    Each session gives one value, the median of its pairs' ratios; the ratio is their mean, and the interval Student's
-    of that mean, all on a logarithmic scale, so that swapping the two series gives exactly the inverse. Within a pair
-    what slows both runs down cancels. With one session only, its pairs are the values: an interval that knows nothing
-    of other sessions.
+    The ratio is that of the lower quartiles. The interval is Student's on a logarithmic scale, with the deviation of a
+    bootstrap over sessions, in which both runs of a pair stay together: what slows both down widens nothing. Swapping
+    the two series gives exactly the inverse. With one session only, its pairs are resampled: an interval that knows
+    nothing of other sessions.
 
     Args:
         ours: shape (n,), positive, any unit.
@@ -31,22 +38,36 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None =
     Raises:
         ValueError: series of different lengths, empty ones, or a time that is not positive and finite.
     """
-    values = session_logs(ours, theirs, session)
-    middle = float(np.mean(values))
-    if len(values) == 1:
-        values = _logs(ours, theirs)
-    width = t975(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    one, other = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if one.ndim != 1 or one.shape != other.shape or len(one) == 0:
+        raise ValueError(f"the two series must be flat and pair up; got shapes {one.shape}, {other.shape}")
+    if not all(np.isfinite(times).all() and (times > 0).all() for times in (one, other)):
+        raise ValueError("every time must be positive and finite")
+    groups = np.zeros(len(one), dtype=np.int64) if session is None else np.unique(session, return_inverse=True)[1]
+    if not groups.any():
+        groups = np.arange(len(one))
+    count = int(groups.max()) + 1
+    middle = _log_ratio(one, other, np.ones((1, len(one))))[0]
+    width = 0.0
+    if count > 1:
+        # Of count draws, each session falls to a resample so many times.
+        drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=RESAMPLES)
+        deviation = float(np.std(_log_ratio(one, other, drawn[:, groups]))) * (count / (count - 1)) ** 0.5
+        width = t975(count - 1) * deviation
     ratio, low, high = (float(value) for value in np.exp([middle, middle - width, middle + width]))
     return ratio, low, high
 
 
-def session_logs(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None) -> Floats:
-    """The logarithm of each session's ratio, in the order of the sessions' numbers."""
-    logs = _logs(ours, theirs)
-    if session is None:
-        return np.array([np.median(logs)])
-    numbers = np.asarray(session)
-    return np.array([np.median(logs[numbers == number]) for number in np.unique(numbers)])
+def _log_ratio(ours: Floats, theirs: Floats, weights: NDArray[np.generic]) -> Floats:
+    """The logarithm of the quartiles' ratio when run i counts ``weights[:, i]`` times; shape (weightings,)."""
+    return np.log(_quartile(ours, weights) / _quartile(theirs, weights))
+
+
+def _quartile(times: Floats, weights: NDArray[np.generic]) -> Floats:
+    """For each row of ``weights``, the smallest time that a quarter of the weight does not exceed."""
+    order = np.argsort(times, kind="stable")
+    sums = np.cumsum(weights[:, order], axis=1)
+    return times[order][np.argmax(sums >= QUANTILE * sums[:, -1:], axis=1)]
 
 
 def t975(freedom: int) -> float:
@@ -56,12 +77,3 @@ def t975(freedom: int) -> float:
     z = 1.959964
     terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
     return z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
-
-
-def _logs(ours: ArrayLike, theirs: ArrayLike) -> Floats:
-    one, other = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
-    if one.ndim != 1 or one.shape != other.shape or len(one) == 0:
-        raise ValueError(f"the two series must be flat and pair up; got shapes {one.shape}, {other.shape}")
-    if not all(np.isfinite(times).all() and (times > 0).all() for times in (one, other)):
-        raise ValueError("every time must be positive and finite")
-    return np.log(one / other)
