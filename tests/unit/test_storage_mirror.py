@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from search.storage import mirror
 from search.storage.hold import held
 from search.storage.lease import NAME, Lease
 from search.storage.location import Location
+from search.storage.logs import LOGS
 from search.storage.mirror import bring
-from search.storage.working import url_of, working_folder
+from search.storage.push import Push
+from search.storage.working import read_working, url_of, working_folder
 from search.store import Store
 from tests.buckets import Bucket, running_bucket
 from tests.writer import append, content_of, main, record_of
@@ -104,6 +107,49 @@ def test_a_killed_driver_is_followed_elsewhere_from_the_url_alone(bucket: Bucket
     started = (tmp_path / "reader" / "started.jsonl").read_text().splitlines()
     assert len(started) - len(WANTED) <= 1  # one may have been in flight
     assert (tmp_path / "reader" / "study.yaml").read_text() == (tmp_path / "second" / "study.yaml").read_text()
+
+
+class Killed(BaseException):
+    """A kill in the middle of sending."""
+
+
+class Dying(Location):
+    """Puts so many files there, then no more."""
+
+    def __init__(self, url: str, left: int) -> None:
+        super().__init__(url)
+        self.left = left
+
+    def upload(self, path: Path, name: str) -> None:
+        self._count()
+        super().upload(path, name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._count()
+        super().write(name, content)
+
+    def _count(self) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+@pytest.mark.parametrize("left", range(13))
+def test_wherever_a_kill_falls_no_record_is_there_without_its_file(tmp_path: Path, left: int) -> None:
+    url, work = f"file://{tmp_path}/there", tmp_path / "first"
+    working_folder(url, work)
+    dying = Dying(url, left)
+    push = Push(read_working(work), dying, {name: [] for name in LOGS})
+    with suppress(Killed):
+        for number in range(5):
+            append(Store(work), work, number)
+            if number != 2:
+                push.send()
+    found = there(url, tmp_path / "reader")
+    assert found == WANTED[1:6][: len(found)] and len(found) < 5
+    with held(work):
+        pass
+    assert there(url, tmp_path / "reader") == ids(work)
 
 
 def test_a_second_driver_is_refused_and_may_read(bucket: Bucket, tmp_path: Path) -> None:
