@@ -82,6 +82,7 @@ def ids(folder: Path) -> list[str]:
     return [record["id"] for record in records]
 
 
+@pytest.mark.timeout(1200)  # several searches, each a process, beside other tests
 def test_a_killed_study_goes_on_elsewhere_from_its_url_alone(bucket: Bucket, tmp_path: Path) -> None:
     study, url = write_study(tmp_path), bucket.url("studies/tiny")
     first, second = tmp_path / "first", tmp_path / "second"
