@@ -160,7 +160,8 @@ def _brought(url: str) -> Path:
 def _study_folder(folder: str) -> Path:
     place = _brought(folder) if is_url(folder) else Path(folder).expanduser()
     if not (place / "study.yaml").is_file():
-        raise UserError(f"there is no study in {place} on the cluster's head (yet); `logs` of its job says how it goes")
+        where = folder if is_url(folder) else f"{place} on the cluster's head"
+        raise UserError(f"there is no study in {where} (yet); `logs` of its job says how it goes")
     return place
 
 

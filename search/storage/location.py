@@ -143,9 +143,10 @@ class Location:
         filesystem, root = _opened(self.url)
         place = f"{root}/{name}"
         whole = filesystem.type_name in OBJECT_STORES
+        folder, _, last = place.rpartition("/")
         if not whole:
-            filesystem.create_dir(place.rpartition("/")[0], recursive=True)
-        beside = place if whole else f"{place.rpartition('/')[0]}/.{place.rpartition('/')[2]}.{os.getpid()}.tmp"
+            filesystem.create_dir(folder, recursive=True)
+        beside = place if whole else f"{folder}/.{last}.{uuid.uuid4().hex[:8]}.tmp"
         with filesystem.open_output_stream(beside) as stream:
             shutil.copyfileobj(file, stream, CHUNK)
         if not whole:

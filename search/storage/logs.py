@@ -52,7 +52,8 @@ class GrowingLog:
 
 def read_log(location: Location, name: str, pool: ThreadPoolExecutor) -> list[bytes]:
     """The parts of a log behind a URL."""
-    names = sorted(part for part, entry in location.entries(name).items() if entry is not None)
+    there = location.entries(name)
+    names = sorted(part for part in there if part.rpartition("/")[2].isdigit())  # not one that is being written
     return [content or b"" for content in pool.map(location.read, names)]
 
 

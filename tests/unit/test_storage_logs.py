@@ -70,6 +70,8 @@ def test_a_kill_leaves_a_beginning_and_the_next_driver_the_rest(
         except Killed:
             pass
     content = path.read_bytes()
+    if left:
+        Location(url).write("records.jsonl/.000000.1.tmp", b'{"id": "half')  # of a writer in the middle of it
     there = read_back(dying)
     assert content.startswith(there) and (left == 0) == (there == b"")
     with path.open("ab") as file:
