@@ -152,10 +152,10 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
 def _scheduler(config: StudyConfig, store: Store) -> Any:
     """Stops trials at rungs, if the study has any; what ended before counts as seen there."""
     from search.engine.rungs import Rungs
-    from search.scheduler import HalvingScheduler
+    from search.scheduler import HalvingScheduler, NewestFirst
 
     if config.rungs is None:
-        return None
+        return NewestFirst()
     return HalvingScheduler(Rungs.from_records(config.rungs, config.objectives, store.searched))
 
 
