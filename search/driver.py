@@ -21,7 +21,8 @@ from search.faults import mark, sees, watched
 from search.finish import finish
 from search.live.tracker import Display, Tracker
 from search.ray_study import prepare_environment, ray_with_benches, trials_on_ray
-from search.store import Records, Store, locked, write_atomically
+from search.storage.hold import held
+from search.store import Records, Store, write_atomically
 from search.study import StudyConfig
 from spaces.recipe import Recipe
 from spaces.space import Space
@@ -41,7 +42,7 @@ def run_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     from search.prepare import check_model
 
     check_model(config)
-    with locked(folder):
+    with held(folder, config):
         with watched([folder]):
             write_atomically(folder / "study.yaml", config.to_yaml())
         return _run(config, folder, display)
@@ -49,13 +50,13 @@ def run_study(config: StudyConfig, folder: Path, display: Display) -> Store:
 
 def resume_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Goes on with the study in ``folder``: no finished record is lost or made again."""
-    with locked(folder):
+    with held(folder, config):
         return _run(config, folder, display)
 
 
 def finish_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Measures the front of the study in ``folder`` again and writes the report; nothing is searched."""
-    with locked(folder):
+    with held(folder, config):
         return _run(config, folder, display, trials=0)
 
 

@@ -22,5 +22,6 @@ class Inputs:
     opset: int = OPSET
     device: str = "cpu"
     cache: StageCache | None = None  # None keeps nothing
+    data_digest: str = ""  # the same on all machines, if the data is; without it names, sizes and times tell
     train_settings: dict[str, Any] = field(default_factory=dict)
     may_train: bool = True  # False: what is trained comes from the cache, or not at all

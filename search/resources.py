@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
+
+from search.refusal import refuse_secret
 
 # What a validator below checks and Pydantic cannot say in a schema by itself.
 _PART_OR_WHOLE: JsonDict = {"anyOf": [{"maximum": 1}, {"multipleOf": 1}]}
@@ -39,10 +40,15 @@ class Resources(BaseModel):
     """A trial that takes longer has failed."""
     retries: int = Field(default=2, ge=0)
     """How often a trial whose worker died is tried again, from its last epoch; one that breaks by itself is not."""
-    stage_cache: Path | None = None
-    """A folder of trainings and scans for several studies, on several machines too; null is one of the study's own."""
+    stage_cache: str | None = None
+    """A folder or URL of trainings and scans for several studies and machines; null is one of the study's own."""
     stage_cache_gb: float = Field(default=4.0, gt=0)
     """Gigabytes of it; what is over them goes, first what was not used for longest."""
+
+    @field_validator("stage_cache")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return refuse_secret(value, "give credentials by the environment")
 
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod

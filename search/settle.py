@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from search.cache import STAGES, StageCache
+from search.cache import STAGES
 from search.supplies import BASELINE, DATA, MODEL, Supplies
 from search.tasks.kind import SPLITS
 from search.tasks.table import kind_of_view, view_content
@@ -48,7 +48,7 @@ def settle(place: Workplace, digest: str, fetch: Callable[[], Supplies], root: P
         os.utime(folder)
     inputs, cache = place.inputs, place.inputs.cache
     if cache is not None and (cache.folder.is_relative_to(place.folder) or not cache.folder.is_dir()):
-        cache = StageCache(folder / "cache" / STAGES)
+        cache = cache.moved(folder / "cache" / STAGES)
     model, data = (next((folder / name).iterdir()) for name in (MODEL, DATA))
     return replace(
         place,

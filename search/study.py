@@ -19,7 +19,7 @@ from search.errors import UserError
 from search.measure.target_checks import check_runs
 from search.placement import check_teachers
 from search.record import Objective
-from search.refusal import first_refusal
+from search.refusal import first_refusal, refuse_secret
 from search.resources import Resources
 from search.target import Target, name_or_file
 from search.tasks.table import KINDS, check_space
@@ -157,6 +157,13 @@ class StudyConfig(_Section):
     """How an architecture is trained first."""
     train_settings: dict[str, bool | int | float | str] = {}
     """Settings of Ultralytics' trainer for every training, such as ``mosaic: 0.0``."""
+    optuna_storage: str | None = None
+    """URL, without a password, of a database for Optuna's view of the study; null is ``optuna.log`` in its folder."""
+
+    @field_validator("optuna_storage")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return refuse_secret(value, "put the whole URL into the environment variable OPTUNA_STORAGE")
 
     @field_validator("model")
     @classmethod

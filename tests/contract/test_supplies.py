@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ def test_a_cache_that_is_seen_from_everywhere_is_kept(place: Workplace, tmp_path
         there = settle(elsewhere, supplies.digest, lambda: supplies, tmp_path / f"node{index}")
         assert there.inputs.cache.folder == expected
         shared.mkdir(exist_ok=True)
+
+
+def test_what_is_behind_a_url_is_there_for_every_node(place: Workplace, tmp_path: Path) -> None:
+    supplies = pack_supplies(sources_of(place))
+    cache = StageCache(place.folder / "cache" / "stages", url=(tmp_path / "bucket").as_uri())
+    elsewhere = Workplace(**{**vars(place), "inputs": replace(place.inputs, cache=cache)})
+    cache.put("a-training", lambda path: path.write_bytes(b"weights"))
+    there = settle(elsewhere, supplies.digest, lambda: supplies, tmp_path / "node").inputs.cache
+    assert there.folder != cache.folder
+    assert there.find("a-training", Path.read_bytes) == b"weights"
 
 
 def test_trials_of_one_machine_fetch_once(place: Workplace, tmp_path: Path) -> None:
