@@ -46,7 +46,8 @@ def study_command(spec: ClusterSpec, root: str | None) -> str:
 
 def environment(spec: ClusterSpec) -> dict[str, str]:
     """What every process of the cluster has in its environment, without authentication and secrets."""
-    return {"RAY_USAGE_STATS_ENABLED": "0", **spec.env}
+    # By default a worker of Ray yields to everything else on its node: measurements and trainings would be the last.
+    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **spec.env}
 
 
 def auth_mode(spec: ClusterSpec) -> str:

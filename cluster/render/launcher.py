@@ -161,7 +161,7 @@ def _mount_commands(spec: ClusterSpec) -> list[str]:
 
 def _prelude(spec: ClusterSpec) -> str:
     """Shell text before ``ray start``. The launcher sets RAY_USAGE_STATS_ENABLED by its own user's choice; not here."""
-    exports = ["RAY_USAGE_STATS_ENABLED=0", f"RAY_AUTH_MODE={auth_mode(spec)}"]
+    exports = ["RAY_USAGE_STATS_ENABLED=0", "RAY_worker_niceness=0", f"RAY_AUTH_MODE={auth_mode(spec)}"]
     if spec.auth.token:
         exports.append(f"RAY_AUTH_TOKEN_PATH={_TOKEN}")
     exports += [f'{secret.env}="$(cat {_SECRETS}/{secret.env})"' for secret in spec.secrets]

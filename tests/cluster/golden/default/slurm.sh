@@ -31,6 +31,7 @@ cd "${SLURM_SUBMIT_DIR:?this script runs by sbatch}"
 source .venv/bin/activate
 set -u  # the scripts above may use names that are not set
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_worker_niceness=0
 
 stop() {
     status=$?

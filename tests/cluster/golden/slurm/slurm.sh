@@ -53,6 +53,7 @@ module load python/3.11
 source "$HOME/envs/yolo/bin/activate"
 set -u  # the scripts above may use names that are not set
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_worker_niceness=0
 export NOTE='two words'
 OPTUNA_STORAGE="$(cat "$HOME/secrets/optuna")"
 export OPTUNA_STORAGE
