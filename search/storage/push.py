@@ -13,6 +13,7 @@ from search.storage.pull import LOCAL, Parts
 from search.storage.working import Known, Stamp, Working, stamp
 
 DERIVED = ("optuna.log",)  # made anew from the records on any machine
+TALK = ("live.json", "log.txt")  # goes with what was finished, but is no reason to send
 UNFINISHED = ("tmp",)  # how names of temporary folders begin
 SAVE = 30.0  # seconds between two writings of the note while the study runs
 
@@ -35,7 +36,7 @@ class Push:
     def signature(self) -> list[tuple[str, Stamp | None]]:
         """Changes when something was finished: a file of the study was written, above all ``records.jsonl``."""
         names = sorted(entry.name for entry in _entries(self._working.folder))
-        return [(name, stamp(self._working.folder / name)) for name in names if name != "live.json"]
+        return [(name, stamp(self._working.folder / name)) for name in names if name not in TALK]
 
     def send(self) -> None:
         """Sends what is new.
