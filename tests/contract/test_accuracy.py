@@ -120,7 +120,7 @@ def test_the_accuracy_says_how_far_it_depends_on_the_images(file: Path, labelled
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for index, count in enumerate(draw):
-        picture = Path(pictures[index])
+        picture = labelled.parent / pictures[index]
         label = Path(str(picture).replace("/images/", "/labels/")).with_suffix(".txt")
         for copy in range(count):
             shutil.copy(picture, folder / "images" / f"{index}-{copy}{picture.suffix}")
