@@ -83,7 +83,7 @@ def front(
     """Shows the front of a study, that within limits, or one member that a name stands for; also while it runs."""
     from search.errors import UserError
     from search.report.progress import print_front
-    from search.results import open_study, summary, within
+    from search.results import choose, open_study, summary, within
 
     config, store = open_study(folder)
     result = summary(within(config, limits(max_latency_ms, max_size_mb, max_drop)), store, folder)
@@ -93,12 +93,12 @@ def front(
                 f"--target {target}: {folder} was measured on {', '.join([result['target'], *result['others']])}"
             )
         result = {**result, **result["others"][target], "target": target}
-    if pick:
-        result = {**result, "front": [_choose(result, pick)]}
+    picked = known_pick(pick) if pick else None
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        shown = {**result, "front": [choose(result, picked)]} if picked else result
+        typer.echo(json.dumps(shown, indent=2))
     else:
-        print_front(result, folder)
+        print_front(result, folder, picked)
 
 
 @app.command(epilog="Example: python -m search report results/my-model --out /tmp/report.html")
@@ -232,12 +232,6 @@ def _show(work: Callable[..., Any], config: Any, folder: Path, quiet: bool) -> N
         print_line(result, folder)
     else:
         print_front(result, folder)
-
-
-def _choose(result: dict[str, Any], pick: str) -> dict[str, Any]:
-    from search.results import choose
-
-    return choose(result, known_pick(pick))
 
 
 def known_pick(pick: str) -> str:

@@ -12,15 +12,15 @@ from search.report.tables import FOLDING, front_rows, header
 from search.results import choose
 
 
-def print_front(result: dict[str, Any], folder: Path) -> None:
-    """The front as a table, where the files are, and what to type next."""
+def print_front(result: dict[str, Any], folder: Path, pick: str | None = None) -> None:
+    """The front, or one pick of it, as a table, where the files are, and what to type next."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # a log or a pipe has no edge to fold at
     table = Table(box=None, pad_edge=False)
     for name in header(result):
         table.add_column(name, no_wrap=name not in FOLDING, overflow="fold")
-    for row in front_rows(result):
+    for row in front_rows(result, pick):
         table.add_row(*row)
     console.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(result["states"].items()))

@@ -18,13 +18,14 @@ def header(result: dict[str, Any]) -> tuple[str, ...]:
     return (result["metric"], *COLUMNS)
 
 
-def front_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The baseline and every member of the front, fastest first, with the picks that each is."""
+def front_rows(result: dict[str, Any], pick: str | None = None) -> list[tuple[str, ...]]:
+    """The baseline and every member of the front, or ``pick`` alone, fastest first, with the picks that each is."""
     picks: dict[str, list[str]] = {}
     if result["front"]:
         for name in PICKS:
             picks.setdefault(choose(result, name)["record_id"], []).append(name)
-    rows = [_row(member, ", ".join(picks.get(member["record_id"], []))) for member in result["front"]]
+    members = result["front"] if pick is None else [choose(result, pick)]
+    rows = [_row(member, ", ".join(picks.get(member["record_id"], []))) for member in members]
     return [*rows, _row(result["baseline"], "baseline")]
 
 

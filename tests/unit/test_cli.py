@@ -152,6 +152,12 @@ def test_front_json_of_a_pick_has_that_member_alone(study: Path) -> None:
     assert member["latency_ratio"] == 0.3
 
 
+def test_a_pick_for_people_says_which_picks_it_is(study: Path) -> None:
+    done = search("front", study, "--pick", "most-accurate")
+    [row] = [line for line in done.stdout.splitlines() if "64px" in line and "baseline" not in line]
+    assert "most-accurate" in row and "fastest" not in row
+
+
 def test_a_pick_keeps_the_limits(study: Path) -> None:
     done = search("front", study, "--pick", "fastest", "--max-drop", "0.15", "--json")
     assert (done.returncode, done.stderr) == (0, "")
