@@ -48,9 +48,7 @@ def balance(
     return tuple(index - 1 for index in path)
 
 
-def _cheapest(
-    step: Floats, joined: Callable[[Floats, Floats], Floats], stages: int
-) -> tuple[float, Sequence[int]]:
+def _cheapest(step: Floats, joined: Callable[[Floats, Floats], Floats], stages: int) -> tuple[float, Sequence[int]]:
     """The cheapest way of ``stages`` steps from the first place to the last, and the places between."""
     best, came = step[0], []
     for _ in range(stages - 1):

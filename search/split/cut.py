@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,9 +31,7 @@ TOLERANCE = 1e-5  # share of an output's largest value that the chain may be awa
 Feed = dict[str, NDArray[Any]]
 
 
-def split_model(
-    path: Path, stages: int, out: Path, *, devices: Sequence[str] = (), seed: int = 0
-) -> dict[str, Any]:
+def split_model(path: Path, stages: int, out: Path, *, devices: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
     """Writes ``stage1.onnx`` and so on, and ``split.json``, which says what is handed on; the folder appears whole.
 
     Args:
@@ -53,7 +52,8 @@ def split_model(
     if devices and len(devices) != stages:
         raise UserError(f"{len(devices)} devices were given for {stages} stages; name one for each")
     try:
-        named = [(Device.parse(device), device)[1] for device in devices]
+        for device in devices:
+            Device.parse(device)
     except PipelineError as error:
         raise UserError(str(error)) from error
     model = load_model(path)
@@ -70,7 +70,7 @@ def split_model(
         about = {
             "model": path.name,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "stages": _stages(folder, _shares(seconds, chosen), named),
+            "stages": _stages(folder, _shares(seconds, chosen), devices),
             "borders": [[asdict(tensor) for tensor in border] for border in borders],
             "bytes": [place.nbytes for place in chosen],
             "difference": _check(path, folder, feed, borders),
@@ -129,13 +129,12 @@ def _borders(model: onnx.ModelProto, chosen: Sequence[Place]) -> list[list[Tenso
 def _write_stages(model: onnx.ModelProto, borders: Sequence[Sequence[Tensor]], folder: Path) -> None:
     """Each stage has what its outputs depend on up to its inputs; what it only hands on is not in its file."""
     extractor = Extractor(model)
-    for number, (inputs, outputs) in enumerate(zip(borders, borders[1:], strict=False), 1):
+    for number, (inputs, outputs) in enumerate(pairwise(borders), 1):
         given = [tensor.name for tensor in inputs]
         made = [tensor.name for tensor in outputs if tensor.name not in given]
         stage = extractor.extract_model(given, made)
         read = {name for node in stage.graph.node for name in node.input}
-        unread = [entry for entry in stage.graph.input if entry.name not in read]
-        for entry in unread:
+        for entry in [entry for entry in stage.graph.input if entry.name not in read]:
             stage.graph.input.remove(entry)
         del stage.graph.value_info[:]  # ONNX Runtime tells shapes by itself
         onnx.checker.check_model(stage)
@@ -151,9 +150,7 @@ def _stages(folder: Path, shares: Sequence[float], devices: Sequence[str]) -> li
         {"file": _file(number), "bytes": (folder / _file(number)).stat().st_size, "share": share}
         for number, share in enumerate(shares, 1)
     ]
-    return [
-        stage | ({"device": devices[number]} if devices else {}) for number, stage in enumerate(stages)
-    ]
+    return [stage | ({"device": devices[number]} if devices else {}) for number, stage in enumerate(stages)]
 
 
 def _check(path: Path, folder: Path, feed: Feed, borders: Sequence[Sequence[Tensor]]) -> float:

@@ -73,7 +73,25 @@ class Device:
         return cls(cores=tuple(cores))
 
 
-def spread(stages: int) -> list[Device]:
+def read_about(folder: Path) -> dict[str, Any]:
+    """The content of ``split.json``.
+
+    Raises:
+        PipelineError: there is none that can be read.
+    """
+    try:
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{folder} is no split model: {error}; make it with `python -m search split`") from error
+
+
+def devices_of(about: dict[str, Any]) -> list[Device]:
+    """Where the stages are to run: as ``split.json`` says, else a core each."""
+    named = [Device.parse(stage["device"]) for stage in about["stages"] if "device" in stage]
+    return named or _spread(len(about["stages"]))
+
+
+def _spread(stages: int) -> list[Device]:
     """A core for each stage, of those that this process may use; the last first, and again if they are too few."""
     if not hasattr(os, "sched_getaffinity"):
         return [Device()] * stages
@@ -96,10 +114,9 @@ class Pipeline:
         Raises:
             PipelineError: a stage cannot be loaded where it is to run.
         """
-        self.about: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        self.about = read_about(folder)
         stages, borders = self.about["stages"], self.about["borders"]
-        named = [Device.parse(stage["device"]) for stage in stages if stage.get("device")]
-        devices = devices or named or spread(len(stages))
+        devices = devices or devices_of(self.about)
         if len(devices) != len(stages):
             raise PipelineError(f"{folder} has {len(stages)} stages; {len(devices)} devices were given for them")
         self.depth = 2 * len(stages)
@@ -264,4 +281,3 @@ def _memory() -> int:
 
 def _why(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
-
