@@ -7,7 +7,8 @@ import sys
 
 import typer
 
-from search.commands import studies, bundle, models, int8, split, tools  # noqa: F401 - in the order of the help  # isort: skip
+from search.commands import studies, watching, bundle, serving, models, int8, split, tools  # noqa: F401 - in the order of the help  # isort: skip
+from search.commands import scaling  # noqa: F401  # isort: skip
 from search.commands.app import app
 
 

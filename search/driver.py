@@ -12,13 +12,13 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from search.cache import STAGES
 from search.errors import UserError
 from search.finish import finish
+from search.live.tracker import Display, Tracker
 from search.ray_study import prepare_environment, ray_with_benches
-from search.record import Record
 from search.store import Records, Store, locked, write_atomically
 from search.study import Resources, StudyConfig
 from spaces.recipe import Recipe
@@ -26,17 +26,7 @@ from spaces.space import Space
 from spaces.starts import starting_recipes
 
 
-class Progress(Protocol):
-    """What wants to hear how a study goes on."""
-
-    def stage(self, text: str) -> None:
-        """A new step of the study begins."""
-
-    def trial_ended(self, recipe: Recipe, records: list[Record], reason: str) -> None:
-        """A trial ended and its records are stored; ``reason`` says why it broke, if it did."""
-
-
-def run_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+def run_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Runs ``config`` in ``folder`` to its end and returns the records.
 
     Raises:
@@ -49,28 +39,35 @@ def run_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
     check_model(config)
     with locked(folder):
         write_atomically(folder / "study.yaml", config.to_yaml())
-        return _run(config, folder, progress)
+        return _run(config, folder, display)
 
 
-def resume_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+def resume_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Goes on with the study in ``folder``: no finished record is lost or made again."""
     with locked(folder):
-        return _run(config, folder, progress)
+        return _run(config, folder, display)
 
 
-def finish_study(config: StudyConfig, folder: Path, progress: Progress) -> Store:
+def finish_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Measures the front of the study in ``folder`` again and writes the report; nothing is searched."""
     with locked(folder):
-        return _run(config, folder, progress, trials=0)
+        return _run(config, folder, display, trials=0)
 
 
-def _run(config: StudyConfig, folder: Path, progress: Progress, trials: int | None = None) -> Store:
+def _run(config: StudyConfig, folder: Path, display: Display, trials: int | None = None) -> Store:
     """``trials`` is how many to hand out at most, what the budget leaves if it is not given."""
+    folder = folder.resolve()
+    store = Store(folder)
+    with Tracker(config, folder, store, display) as progress:
+        _work(config, folder, store, progress, trials)
+    return store
+
+
+def _work(config: StudyConfig, folder: Path, store: Store, progress: Tracker, trials: int | None) -> None:
     prepare_environment()
     from search.prepare import prepare
 
-    folder = folder.resolve()
-    store, space = Store(folder), config.load_space()
+    space = config.load_space()
     minutes = config.budget.minutes
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     progress.stage("preparing the data and the baseline")
@@ -94,7 +91,6 @@ def _run(config: StudyConfig, folder: Path, progress: Progress, trials: int | No
             finish(config, folder, store, place, latency_on[config.target.name])
     finally:
         _clear(folder / "cache")
-    return store
 
 
 def _trials_left(config: StudyConfig, store: Records, first: list[Recipe]) -> int:
@@ -116,10 +112,11 @@ def in_flight(store: Records, space: Space, *, leaves: bool = True) -> list[Reci
     return [recipe for recipe, own in asked if any(leaf.id not in store.records for leaf in own)]
 
 
-def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Progress) -> None:
+def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Tracker) -> None:
     import ray
     from ray import tune
 
+    from search.live.board import start_board
     from search.recorder import Recorder
     from search.trial import trainable
 
@@ -145,16 +142,17 @@ def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, plac
             verbose=0,
         ),
     )
-    tuner.fit()
+    with progress.listening(start_board()):
+        tuner.fit()
 
 
 def _scheduler(config: StudyConfig, store: Store) -> Any:
     """Stops trials at rungs, if the study has any; what ended before counts as seen there."""
     from search.engine.rungs import Rungs
-    from search.scheduler import HalvingScheduler
+    from search.scheduler import HalvingScheduler, NewestFirst
 
     if config.rungs is None:
-        return None
+        return NewestFirst()
     return HalvingScheduler(Rungs.from_records(config.rungs, config.objectives, store.searched))
 
 

@@ -45,7 +45,7 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
         seed=config.seed,
         threads=threads,
         opset=config.target.opset,
-        device="0" if config.resources.gpus_per_trial else "cpu",
+        device=config.resources.torch_device,
         cache=_stage_cache(config.resources, folder),
         train_settings=dict(config.train_settings),
     )

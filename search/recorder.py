@@ -26,6 +26,10 @@ class Recorder(Callback):
         """Nothing: Tune pickles its callbacks into a snapshot that is never read."""
         return {}
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tells that a worker has the trial, also one that is tried again."""
+        self._progress.trial_started(_task(trial).leaves[0])
+
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:

@@ -1,10 +1,11 @@
-"""Ray Tune's view of successive halving: stops a trial at a rung where too many others are better."""
+"""Ray Tune's schedulers of a study: which trial an actor takes next, and which one is stopped at a rung."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.engine.length import total_epochs
@@ -12,8 +13,22 @@ from search.engine.rungs import Rungs, known_losses, point
 from search.record import Record
 
 
-class HalvingScheduler(FIFOScheduler):
-    """Starts trials in the order of their coming; ``rungs`` says at each rung who goes on.
+class NewestFirst(FIFOScheduler):
+    """Gives an actor that has become free to the trial that came last.
+
+    Ray Tune gives it to the trial that is chosen here, and takes back the actor that it was starting for that one. An
+    older trial that waits is one whose actor is being started, on a node that has come, or come back. If it were
+    chosen, as by ``FIFOScheduler``, its actor would be taken back at every end of another trial, and a node that joins
+    a study of many short trials would never do any of them.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The last of the pending trials, or None."""
+        return next((trial for trial in reversed(tune_controller.get_trials()) if trial.status == Trial.PENDING), None)
+
+
+class HalvingScheduler(NewestFirst):
+    """Successive halving: ``rungs`` says at each rung who goes on, and stops a trial where too many others are better.
 
     A trial reports its records as they would be if it ended there, each with the curve so far (see
     ``search.trial.trainable``). Nothing of this is in Ray's snapshots: ``Rungs.from_records`` knows it all again.

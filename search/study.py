@@ -1,6 +1,7 @@
 """The study file: what to compress, on what data, for which target, and how much to spend on it.
 
 Everything is checked before any work starts, and each refusal names the key, what was wrong and what is allowed.
+The text below a key says what it is, here, in the JSON schema and in the reference.
 """
 
 from __future__ import annotations
@@ -10,40 +11,52 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from search.data import read_data
 from search.engine.rungs import RungSettings
 from search.errors import UserError
 from search.measure.target_checks import check_runs
 from search.record import Objective
-from search.target import Target
+from search.refusal import first_refusal
+from search.target import Target, name_or_file
 from search.tasks.table import KINDS, check_space
 from spaces.content import is_mapping
-from spaces.parse import load_space
+from spaces.parse import load_space, preset_names
 from spaces.recipe import STRIDE
 from spaces.space import Space
 
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 
+# What validators below check and Pydantic cannot say in a schema by itself.
+_PART_OR_WHOLE: JsonDict = {"anyOf": [{"maximum": 1}, {"multipleOf": 1}]}
+_OBJECTIVES: JsonDict = {"uniqueItems": True, "minItems": 2, "contains": {"const": "accuracy"}}
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
 
 
 class Constraints(_Section):
-    """Limits that a recipe must keep to join the front. ``max_accuracy_drop`` is a fraction: 0.01 is a point."""
+    """Limits that a recipe must keep to join the front; null is none."""
 
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
+    """Accuracy that may be lost against the baseline, as a fraction: 0.01 is a point."""
     max_latency_ratio: float | None = Field(default=None, gt=0)
+    """Latency over the baseline's: 0.5 is half of it."""
     max_latency_ms: float | None = Field(default=None, gt=0)
+    """The median latency, in milliseconds."""
     max_size_mb: float | None = Field(default=None, gt=0)
+    """The size of the file, in 10^6 bytes."""
 
 
 class Stall(_Section):
-    """The hypervolume stands still: it grew by less than ``growth`` (0.005 is half a percent) in ``trials`` trials."""
+    """The hypervolume stands still: it grew by less than ``growth`` in ``trials`` trials."""
 
     growth: float = Field(default=0.005, gt=0, lt=1)
+    """A share of the hypervolume: 0.005 is half a percent."""
     trials: int = Field(default=20, ge=1)
+    """The latest trials that are looked at."""
 
 
 class Budget(_Section):
@@ -54,28 +67,30 @@ class Budget(_Section):
     """
 
     trials: int | None = Field(default=24, ge=1)
+    """Trials; null is no limit."""
     epochs: int | None = Field(default=None, ge=1)
+    """Epochs of training, over all trials."""
     minutes: float | None = Field(default=None, gt=0)
+    """Wall-clock time of each run or resume."""
     stall: Stall | None = None
+    """Stop when the hypervolume stands still; null does not look at it."""
 
 
 class Engine(_Section):
-    """How the next recipe is chosen.
-
-    ``candidates`` is how many recipes are looked at for each one that is tried; 1 tries what the sampler says.
-    ``sampled`` of them come from the sampler, each at the price of its own thinking time, the rest from the
-    neighbourhood of the front and from anywhere. ``cost_power`` divides the expected gain by the epochs that it
-    costs, to this power; 0 ignores the cost. ``leaves`` measures every leaf of a trained trunk, ``screen`` times a
-    recipe before it is trained and leaves out what cannot join the front (without it, nothing is stopped at rungs
-    either), ``starts`` tries hand-picked recipes first.
-    """
+    """How the next recipe is chosen among candidates."""
 
     candidates: int = Field(default=64, ge=1, le=10_000)
+    """Recipes that are looked at for each one that is tried; 1 tries what the sampler says."""
     sampled: int = Field(default=1, ge=1, le=100)
+    """Candidates from the sampler, each at the price of its thinking time; others are near the front, or anywhere."""
     cost_power: float = Field(default=1.0, ge=0, le=2)
+    """The expected gain is divided by the epochs that it costs, to this power; 0 ignores the cost."""
     leaves: bool = True
+    """Measure every leaf (precision) of a trained trunk."""
     screen: bool = True
+    """Time a recipe before it is trained, and leave out what cannot join the front; if not, no rung stops either."""
     starts: bool = True
+    """Try hand-picked recipes first."""
 
 
 class Resources(_Section):
@@ -83,19 +98,24 @@ class Resources(_Section):
 
     CPUs and GPUs may be parts of one (0.5: two trials share it) or whole numbers. A trial computes on as many threads
     as it has whole CPUs, but at least one.
-    A trial whose worker dies is tried up to ``retries`` times again, from its last epoch; one that breaks by itself
-    is not. ``stage_cache`` is a folder of results of stages (trainings, scans), which several studies may share, on
-    several machines too; without it the study has one of its own. Of more than ``stage_cache_gb`` gigabytes the
-    results go that were not used for longest.
     """
 
-    cpus_per_trial: float = Field(default=1, gt=0)
-    gpus_per_trial: float = Field(default=0, ge=0)
+    cpus_per_trial: float = Field(default=1, gt=0, json_schema_extra=_PART_OR_WHOLE)
+    """CPUs of a trial."""
+    gpus_per_trial: float = Field(default=0, ge=0, json_schema_extra=_PART_OR_WHOLE)
+    """GPUs of a trial."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto is the GPU that a trial holds; cpu is the CPU, also where PyTorch cannot use what is called a GPU."""
     concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once; null is as many as fit."""
     trial_minutes: float | None = Field(default=None, gt=0)
+    """A trial that takes longer has failed."""
     retries: int = Field(default=2, ge=0)
+    """How often a trial whose worker died is tried again, from its last epoch; one that breaks by itself is not."""
     stage_cache: Path | None = None
+    """A folder of trainings and scans for several studies, on several machines too; null is one of the study's own."""
     stage_cache_gb: float = Field(default=4.0, gt=0)
+    """Gigabytes of it; what is over them goes, first what was not used for longest."""
 
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
@@ -104,56 +124,75 @@ class Resources(_Section):
             raise ValueError("above one, Ray gives whole CPUs and GPUs only")
         return value
 
+    @property
+    def torch_device(self) -> str:
+        """What trials compute on, as Ultralytics names it: the first GPU that they hold, or the CPU."""
+        return "0" if self.gpus_per_trial and self.device == "auto" else "cpu"
+
 
 class FinalSettings(_Section):
-    """How the front is measured again when the search has ended.
-
-    What may be on it is timed with ``factor`` times the target's runs, at most ``records`` files; near ties up to
-    ``rounds`` times.
-    """
+    """How the front, and what may be on it, is measured again when the search has ended."""
 
     factor: int = Field(default=4, ge=1)
+    """Times the target's runs."""
     records: int = Field(default=24, ge=1)
+    """Files, at most."""
     rounds: int = Field(default=3, ge=1)
+    """Times that a near tie is timed, at most."""
 
 
 class BaselineTraining(_Section):
     """How the baseline is trained when the model is an architecture (``.yaml``) and has no weights yet."""
 
     epochs: int = Field(default=100, ge=1)
+    """Passes over the training split."""
     batch: int = Field(default=16, ge=1)
+    """Images in one step."""
     lr: float = Field(default=2e-3, gt=0, le=1)
+    """The peak learning rate."""
 
 
 class StudyConfig(_Section):
-    """A whole study; see the sections. Paths are kept as given, relative to the working directory.
-
-    ``target`` is what the search is for; on the ``other_targets`` every complete record is measured too.
-    ``sampler: auto`` is TPE. ``warm_start`` names folders of earlier studies, of
-    the same data or of others, whose records tell the search where to look. ``rungs`` says after how many epochs a
-    training is looked at, and stopped if it is behind the others; null trains all to their end. ``final: null`` leaves
-    the front as the search measured it.
-    """
+    """A whole study. Paths are kept as given, relative to the working directory."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    model: str
+    """The study's name, and that of its folder below ``results/``."""
+    model: str = Field(json_schema_extra={"pattern": r"[^/]\.(pt|ya?ml)$"})
+    """A ``.pt`` checkpoint, or a ``.yaml`` architecture to train first."""
     data: Path
+    """Ultralytics' ``data.yaml``; for classification a folder with ``train/<class>/`` and ``val/<class>/``."""
     image_size: int = Field(ge=STRIDE, le=4096, multiple_of=STRIDE)
-    space: str = "detect-cpu"
+    """The side of the model's input, in pixels."""
+    space: str = Field(default="detect-cpu", json_schema_extra=name_or_file(preset_names()))
+    """What varies: the name of a preset, or a ``.yaml`` file of your own."""
     target: Target = Target()
+    """What the search is for: a name that ``python -m search targets`` lists, a ``.yaml`` file, or keys that differ."""
     other_targets: tuple[Target, ...] = ()
-    objectives: tuple[Objective, ...] = ("accuracy", "latency")
+    """On these every complete record is measured too."""
+    objectives: tuple[Objective, ...] = Field(default=("accuracy", "latency"), json_schema_extra=_OBJECTIVES)
+    """What the front trades: accuracy, and latency, size or both."""
     constraints: Constraints = Constraints()
+    """Limits that a recipe must keep to join the front."""
     budget: Budget = Budget()
+    """When to stop handing out trials."""
     sampler: SamplerName = "auto"
+    """Who proposes candidates; auto is TPE."""
     engine: Engine = Engine()
+    """How the next recipe is chosen."""
     rungs: RungSettings | None = RungSettings()
+    """After how many epochs a training is looked at, and stopped if it is behind the others; null stops none."""
     final: FinalSettings | None = FinalSettings()
+    """How the front is measured again in the end; null leaves it as the search measured it."""
     warm_start: tuple[Path, ...] = ()
+    """Folders of earlier studies, of the same data or of others, whose records tell the search where to look."""
     seed: int = Field(default=0, ge=0)
+    """Of the data's order, the training and the search."""
     resources: Resources = Resources()
+    """What one trial takes, and how many run at once."""
     baseline: BaselineTraining = BaselineTraining()
+    """How an architecture is trained first."""
     train_settings: dict[str, bool | int | float | str] = {}
+    """Settings of Ultralytics' trainer for every training, such as ``mosaic: 0.0``."""
 
     @field_validator("model")
     @classmethod
@@ -216,7 +255,7 @@ def parse_study(content: dict[str, Any], *, where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: {_first_refusal(error)}") from error
+        raise UserError(f"{where}: {first_refusal(error, StudyConfig)}") from error
 
 
 def check_files(config: StudyConfig) -> None:
@@ -244,23 +283,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def _first_refusal(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(step) for step in first["loc"]) or "study"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key}; allowed are {', '.join(_allowed(first['loc'][:-1]))}"
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    return f"{key}: {first['msg']}; got {first['input']!r}"
-
-
-def _allowed(path: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section at ``path``."""
-    section: type[BaseModel] = StudyConfig
-    for step in path:
-        annotation = section.model_fields[str(step)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        section = annotation
-    return list(section.model_fields)

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from search.errors import UserError
 from search.measure.pairs import Effort
@@ -22,36 +25,54 @@ FILES = resources.files("search") / "targets"
 DEFAULT = "onnxruntime-cpu"
 
 
+FILE = r"[^/]\.ya?ml$"
+
+
+def name_or_file(names: list[str]) -> JsonDict:
+    """The JSON schema of a text that is one of these names, or the path of a YAML file."""
+    return {"anyOf": [{"enum": [*names]}, {"pattern": FILE}]}
+
+
 class Target(BaseModel):
     """A runtime on a device, and how to measure there.
 
-    ``provider`` is a part of the runtime, such as CUDA. ``precisions`` are the kinds of ``quantize`` that it runs, all
-    if empty; ``weight_only-4`` is one in so many bits. ``device`` is what it needs. ``environment`` are packages for
-    which it gets a Python environment of its own, because they do not go together with this project's.
-    A file is timed at most ``runs`` times and for ``seconds``, less if the ratio to the baseline is known to
-    ``precision`` (0.01: half the width of its 95 % interval is one percent of it).
-    ``cores`` pins the measurement to these cores instead of the last ones. ``opset`` is the version of ONNX's operators
-    that the target reads: 13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
-    Precisions whose storage needs a newer one raise it. ``pause`` says whether trainings on the same machine wait
-    while it measures; "auto" where the wall clock is what counts, with more than one thread.
+    A name or a file's path stands for its content, and the keys of a mapping win over those of the target that its
+    ``name`` names, unless it gives the ``runtime`` itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
 
     name: str = Field(default=DEFAULT, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Its name; a file's is that of the file, if it gives none."""
     about: str = ""
-    runtime: str = "onnxruntime"
+    """What it is, in a few words."""
+    runtime: str = Field(default="onnxruntime", json_schema_extra={"enum": [*RUNTIMES]})
+    """What loads and runs the file."""
     provider: str = "cpu"
+    """A part of the runtime, such as ``cuda``."""
     device: Literal["cpu", "gpu"] = "cpu"
+    """What it needs."""
     precisions: tuple[str, ...] = ()
+    """The kinds of ``quantize`` that it runs, all if empty; ``weight_only-4`` is one in so many bits."""
     environment: tuple[str, ...] = ()
+    """pip's requirements for a Python environment of its own, if they do not go together with this project's."""
     threads: int = Field(default=1, ge=1, le=256)
+    """CPU threads of the runtime."""
     cores: tuple[int, ...] | None = None
+    """Cores that the measurement is pinned to; null is the last ones, as many as threads."""
     runs: int = Field(default=200, ge=10, le=100_000)
+    """How often a file is timed beside the baseline, at most."""
     precision: float = Field(default=0.01, gt=0, lt=1)
+    """Timing ends when half the width of the ratio's 95 % interval is this share of it."""
     seconds: float = Field(default=60.0, gt=0)
+    """The longest time that is spent on timing a file."""
     opset: int = Field(default=17, ge=13, le=20)
+    """The version of ONNX's operators that it reads; precisions whose storage needs a newer one raise it.
+
+    13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
+    """
     pause: Literal["auto", "always", "never"] = "auto"
+    """Whether trainings on the same machine wait while it measures; auto is with more than one thread."""
 
     @model_validator(mode="before")
     @classmethod
@@ -72,6 +93,20 @@ class Target(BaseModel):
         if self.provider not in entry.providers:
             raise ValueError(f"{self.runtime} has no provider {self.provider}; it has {', '.join(entry.providers)}")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What ``_from_file`` accepts."""
+        known = name_or_file(target_names())
+        reference = handler(core)
+        mapping = handler.resolve_ref_schema(reference)
+        name = mapping["properties"]["name"]
+        mapping |= {
+            "if": {"required": ["runtime"]},
+            "then": {"properties": {"name": {"pattern": name.pop("pattern")}}},
+            "else": {"properties": {"name": known}},
+        }
+        return {"anyOf": [{"type": "string", **known}, reference]}
 
     @property
     def format(self) -> str:

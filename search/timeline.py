@@ -23,21 +23,40 @@ class Moment:
     hypervolume: float
 
 
+class Growth:
+    """How a study grows, one record after the other, in the order in which they were stored.
+
+    ``archive`` is the front so far, ``moments`` has one for each trial: records of one trunk that follow each other.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.archive, self.moments = Archive(config.objectives), list[Moment]()
+        self._leaves: list[Record] = []  # of the last trial
+        self._epochs = 0  # of those before it
+
+    def add(self, record: Record, within: bool, minutes: float) -> None:
+        """Takes in a record; ``within`` says whether it may join the front, ``minutes`` when it ended."""
+        joined = within and self.archive.add(record)
+        volume = self.archive.hypervolume() if joined else self.moments[-1].hypervolume if self.moments else 0.0
+        if self._leaves and self._leaves[-1].recipe.trunk_id == record.recipe.trunk_id:
+            self.moments.pop()
+        else:
+            self._epochs += trained_epochs(self._leaves) if self._leaves else 0
+            self._leaves = []
+        self._leaves.append(record)
+        epochs = self._epochs + trained_epochs(self._leaves)
+        self.moments.append(Moment(minutes=minutes, trials=len(self.moments) + 1, epochs=epochs, hypervolume=volume))
+
+
 def growth(config: StudyConfig, store: Records) -> list[Moment]:
     """A moment for each trial, in the order of their ends. Empty for records without times."""
-    archive, moments, epochs = Archive(config.objectives), list[Moment](), 0
+    found = Growth(config)
     start = min((entry.at for entry in store.started if entry.at is not None), default=None)
-    for number, leaves in enumerate(_trials(store), start=1):
-        if start is None or leaves[0].at is None:
+    for record in store.searched:
+        if start is None or record.at is None:
             return []
-        epochs += trained_epochs(leaves)
-        for record in leaves:
-            if feasible(record, store.baseline, config):
-                archive.add(record)
-        moments.append(
-            Moment(minutes=(leaves[0].at - start) / 60, trials=number, epochs=epochs, hypervolume=archive.hypervolume())
-        )
-    return moments
+        found.add(record, feasible(record, store.baseline, config), (record.at - start) / 60)
+    return found.moments
 
 
 def overheads(store: Records) -> list[float]:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from search.artifact import Gauge, MeasureLatency, add_artifact, write_artifact
 from search.engine.length import total_epochs
+from search.live.snapshot import OnStep, Step
 from search.record import Elsewhere, Record
 from search.screen import Bar, Expectation, why_not_worth, why_screened
 from search.workplace import Workplace, check_carried
@@ -50,6 +51,7 @@ def try_recipe(
     measure_latency: MeasureLatency,
     on_rung: OnRung = lambda records: None,
     elsewhere: Mapping[str, MeasureLatency] = MappingProxyType({}),
+    on_step: OnStep = lambda step, done, total: None,
 ) -> list[Record]:
     """Tries every leaf of one trunk and returns their records, in order; artifacts are in place before.
 
@@ -62,31 +64,32 @@ def try_recipe(
         on_rung: called at every rung of ``place`` with the records as they are if the trial is stopped there; what it
             raises ends the trial.
         elsewhere: times a file on each of the place's other targets, by name; on none if not given.
+        on_step: hears of every step and of every epoch.
     """
     from search.pipeline import shape
 
     trunk = task.leaves[0]
-    seconds: dict[str, float] = {}
+    steps = Steps(on_step)
     with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name:
         scratch = Path(name)
-        with _timed(seconds, "shape"):
+        with steps.timed("shape"):
             model = shape(trunk, place.inputs)
             gauge = place.gauge(model, trunk.image_size, measure_latency)
-        with _timed(seconds, "screen"):
+        with steps.timed("screen"):
             records = _screen(task, model, gauge, place, scratch / "untrained")
         left = [leaf for leaf in task.leaves if leaf.id not in records or records[leaf.id].state == "stopped"]
         if left:
             watch = RungWatch(place=place, gauge=gauge, records=records, scratch=scratch, on_rung=on_rung)
-            with _timed(seconds, "train"):
-                model = trained_trunk(model, trunk, place, watch.look)
-            with _timed(seconds, "measure"):
+            with steps.timed("train"):
+                model = trained_trunk(model, trunk, place, steps.counted(watch.look))
+            with steps.timed("measure"):
                 ended = {leaf.id: _finish(leaf, model, gauge, place, scratch / "trained") for leaf in left}
                 records |= watch.with_curve(ended, trunk, model)
-            with _timed(seconds, "elsewhere"):
+            with steps.timed("elsewhere"):
                 for target in place.others if elsewhere else ():
                     other = place.gauge(model, trunk.image_size, elsewhere[target.name], target)
                     records = {n: _with(r, other, model, place, scratch) for n, r in records.items()}
-    return [records[leaf.id].model_copy(update={"seconds": seconds}) for leaf in task.leaves]
+    return [records[leaf.id].model_copy(update={"seconds": steps.seconds}) for leaf in task.leaves]
 
 
 def trainable(config: dict[str, Any], place: Workplace) -> None:
@@ -97,6 +100,7 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
     """
     from ray import tune
 
+    from search.live.board import telling
     from search.measure.bench import remote_latency
     from search.ray_study import keep_to_cores
 
@@ -105,7 +109,8 @@ def trainable(config: dict[str, Any], place: Workplace) -> None:
     latency, *others = (remote_latency(place.baseline(target), target) for target in (place.target, *place.others))
     elsewhere = dict(zip((target.name for target in place.others), others, strict=True))
     try:
-        records = try_recipe(task, place, latency, lambda r: tune.report({"rung": _as_json(r)}), elsewhere)
+        with telling(task.leaves[0].trunk_id) as on_step:
+            records = try_recipe(task, place, latency, lambda r: tune.report({"rung": _as_json(r)}), elsewhere, on_step)
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
         traceback.print_exc()
         reason = reason_of(error)
@@ -265,10 +270,28 @@ def _as_json(records: list[Record]) -> str:
     return json.dumps([record.model_dump(mode="json") for record in records])
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Generator[None]:
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[step] = round(time.monotonic() - start, 3)
+class Steps:
+    """The steps of one trial: how many seconds each took, and somebody who hears of them as they come."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.seconds: dict[str, float] = {}
+        self._on_step = on_step
+
+    @contextmanager
+    def timed(self, step: Step) -> Generator[None]:
+        """A step: begins, and has its time when it ends."""
+        self._on_step(step, 0, 0)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.monotonic() - start, 3)
+
+    def counted(self, look: OnEpoch) -> OnEpoch:
+        """``look``, with each epoch of the training told before."""
+
+        def on_epoch(done: int, total: int, snapshot: Snapshot) -> None:
+            self._on_step("train", done, total)
+            look(done, total, snapshot)
+
+        return on_epoch

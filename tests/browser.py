@@ -17,7 +17,7 @@ HOW = "no Chromium here: `apt-get install chromium`, or name one in the environm
 
 
 class Opened:
-    """A page that was opened from a file, with its errors and requests so far."""
+    """A page that was opened, with its errors and requests so far."""
 
     def __init__(self, page: Any) -> None:
         self.page, self.errors, self.requests = page, list[str](), list[str]()
@@ -32,9 +32,9 @@ class Opened:
         if not url.startswith(("file:", "data:")):
             self.requests.append(url)
 
-    def go(self, file: Path) -> Any:
-        """Opens the file and waits until its script is through and a frame was drawn."""
-        self.page.goto(file.as_uri())
+    def go(self, place: Path | str) -> Any:
+        """Opens a file or an address and waits until its script is through and a frame was drawn."""
+        self.page.goto(place if isinstance(place, str) else place.as_uri())
         self.page.wait_for_selector("html[data-ready]", timeout=60_000)
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return self.page

@@ -1,1 +1,1 @@
-"""A pick of a study as a folder that runs elsewhere; ``edge`` has the files that are copied into it as they are."""
+"""A pick of a study as a folder that runs elsewhere; ``edge`` and ``cloud`` have files that are copied as they are."""

@@ -68,6 +68,7 @@ def _run(manifest: Manifest) -> str:
         if manifest.task == "detect"
         else "the five likeliest classes, the likeliest\nfirst."
     )
+    service = "" if manifest.place == "edge" else _SERVICE
     return f"""## Run
 
 Python 3.11 or newer; neither torch nor ultralytics is needed.
@@ -82,7 +83,24 @@ Python 3.11 or newer; neither torch nor ultralytics is needed.
 `--json` prints an object for each picture, a line each: {meaning}
 
 Pillow reads images, animated GIF and WebP, and motion JPEG (`.mjpeg`); other videos need ffmpeg or OpenCV. Labels,
-thresholds, input and figures are in `bundle.json`."""
+thresholds, input and figures are in `bundle.json`.{service}"""
+
+
+_SERVICE = """
+
+## Serve
+
+    .venv/bin/python server.py                            # http://127.0.0.1:8000 until Ctrl-C; --help has the settings
+    curl --data-binary @sample.png -H 'Content-Type: image/png' http://127.0.0.1:8000/predict
+    .venv/bin/python load.py http://127.0.0.1:8000        # requests a second and times, under load
+    docker build -t yolo . && docker run --rm --shm-size 512m -p 127.0.0.1:8000:8000 yolo
+
+`POST /predict` takes a JPEG, PNG, WebP or BMP as its body and gives what `run.py --json` prints; `GET /health` is 200
+once the model has answered `sample.png` as it should; `GET /metrics` is for Prometheus, `/openapi.json` for programs,
+`/` a page to try it. There is no password: put it behind something that asks for one before others reach it.
+
+`triton/` is a model repository for NVIDIA Triton, which runs the model alone; `triton_client.py IMAGE --url URL` does
+the rest. Its copy of the model may take any number of pictures at once, and computes the same."""
 
 
 def _figures(measured: Measured) -> str:

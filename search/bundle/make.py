@@ -1,4 +1,8 @@
-"""Makes a bundle for the edge: a pick of a study as a folder that needs onnxruntime, numpy and Pillow only."""
+"""Makes a bundle: a pick of a study as a folder that runs elsewhere.
+
+For the edge it needs onnxruntime, numpy and Pillow only. For the cloud it has all of that too, and a service on Ray
+Serve, a Dockerfile and a model repository for Triton.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ import json
 import os
 import shutil
 import tempfile
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from search.bundle.card import model_card, notice
-from search.bundle.manifest import FILE, MODEL, SAMPLE, Input, Manifest, Measured, Sample
+from search.bundle.code import code_files
+from search.bundle.manifest import FILE, MODEL, SAMPLE, Input, Manifest, Measured, Place, Sample
 from search.bundle.sample import Chosen, choose_sample, view_images
-from search.bundle.sbom import LICENCES, SBOM, bill
+from search.bundle.sbom import NEEDED, SBOM, bill
 from search.bundle.sums import write_sums, write_zip
+from search.bundle.triton import REPOSITORY, write_repository
 from search.errors import UserError
 from search.final import Finals
 from search.measure.end_to_end import open_chain
@@ -26,15 +32,14 @@ from search.runtimes.session import Runtime
 from search.study import Constraints, StudyConfig
 from search.tasks.accuracy import further_metrics, shown
 
-TEMPLATES = resources.files("search") / "bundle" / "edge"
-RUNNER = ("run.py", "benchmark.py", "model.py", "frames.py", "drawing.py")
-STEPS = ("detection.py", "classification.py", "answers.py")  # of search/runtimes: the same code measures and runs
+EXTRAS = {"ray": "[serve]"}  # of the packages that are needed
 
 
 def make_bundle(
     folder: Path,
     *,
     pick: str,
+    place: Place = "edge",
     limits: Constraints | None = None,
     out: Path | None = None,
     sample: Path | None = None,
@@ -44,17 +49,19 @@ def make_bundle(
     Args:
         folder: of the study.
         pick: a name of ``search.front.PICKS``.
+        place: where it will run.
         limits: what the pick must keep, beside the constraints of the study.
-        out: the folder to write; ``bundles/<pick>-edge`` in the study, if not given.
+        out: the folder to write; ``bundles/<pick>-<place>`` in the study, if not given.
         sample: the picture that the bundle is checked with; an image of the validation split, if not given.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        UserError: the study is for another runtime, has no front yet or not the file that was measured, or there is
-            something at ``out`` already.
+        UserError: the study is for another runtime, has no front yet or not the file that was measured, there is
+            something at ``out`` already, or a package that the bundle needs is not installed here.
     """
+    packages = _packages(place)
     config, store = open_study(folder)
     _check_target(config, folder)
     result = summary(within(config, limits or Constraints()), store, folder)
@@ -62,7 +69,7 @@ def make_bundle(
     record, baseline = records.records[choose(result, pick)["record_id"]], records.baseline
     assert baseline
     model = _checked_file(record, folder)
-    out = out or folder / "bundles" / f"{pick}-edge"
+    out = out or folder / "bundles" / f"{pick}-{place}"
     archive = out.with_name(f"{out.name}.zip")
     for path in (out, archive):
         if path.exists():
@@ -70,11 +77,12 @@ def make_bundle(
     images = view_images(folder)
     chosen = choose_sample(open_chain(model, Runtime()), sample, images)
     manifest = Manifest(
+        place=place,
         name=f"{config.name}-{pick}",
         **_model_facts(model),
         sha256=pack(model).sha256,
         threads=config.target.threads,
-        packages={name: metadata.version(name) for name in LICENCES},
+        packages=packages,
         sample=Sample(source=chosen.source, answers=tuple(map(tuple, chosen.answer.tolist()))),
         measured=_measured(record, baseline, result["host"] or {}),
         study=config.name,
@@ -95,20 +103,20 @@ def make_bundle(
     return out
 
 
-def runner_files() -> dict[str, bytes]:
-    """The files of a bundle that are code, as this version has them."""
-    steps = resources.files("search") / "runtimes"
-    return {name: (TEMPLATES / name).read_bytes() for name in RUNNER} | {
-        name: (steps / name).read_bytes() for name in STEPS
-    }
+def _packages(place: Place) -> dict[str, str]:
+    """The versions here of what the code of a bundle imports: those that it is tested with."""
+    try:
+        return {name: metadata.version(name) for name in NEEDED[place]}
+    except metadata.PackageNotFoundError as error:
+        raise UserError(f"a bundle for the {place} needs {error.name}: pip install -e '.[serve]'") from error
 
 
 def _check_target(config: StudyConfig, folder: Path) -> None:
     target = config.target
     if (target.runtime, target.provider) != ("onnxruntime", "cpu"):
         raise UserError(
-            f"{folder} was searched for {target.name} ({target.runtime} {target.provider}), and an edge bundle runs "
-            "its model with ONNX Runtime on the CPU, for which nothing was measured; bundle a study of the target "
+            f"{folder} was searched for {target.name} ({target.runtime} {target.provider}), and a bundle runs its "
+            "model with ONNX Runtime on the CPU, for which nothing was measured; bundle a study of the target "
             "onnxruntime-cpu"
         )
 
@@ -185,14 +193,18 @@ def _own_version() -> str:
 def _fill(folder: Path, manifest: Manifest, model: Path, chosen: Chosen) -> None:
     shutil.copyfile(model, folder / MODEL)
     chosen.image.save(folder / SAMPLE, optimize=True)
-    for name, content in runner_files().items():
+    for name, content in code_files(manifest.place).items():
         (folder / name).write_bytes(content)
+    if manifest.place == "cloud":
+        write_repository(model, folder / REPOSITORY, threads=manifest.threads)
     texts = {
         FILE: manifest.model_dump_json(indent=2) + "\n",
         "README.md": model_card(manifest),
         "NOTICE.md": notice(manifest),
         "LICENSE": _licence_text(),
-        "requirements.txt": "".join(f"{name}=={version}\n" for name, version in manifest.packages.items()),
+        "requirements.txt": "".join(
+            f"{name}{EXTRAS.get(name, '')}=={version}\n" for name, version in manifest.packages.items()
+        ),
         SBOM: json.dumps(bill(manifest), indent=2) + "\n",
     }
     for name, text in texts.items():

@@ -12,6 +12,7 @@ from search.runtimes import detection
 from search.tasks.kind import TaskName
 
 MODEL, SAMPLE, FILE = "model.onnx", "sample.png", "bundle.json"
+Place = Literal["edge", "cloud"]  # where a bundle will run
 
 
 class _Section(BaseModel):
@@ -87,6 +88,7 @@ class Manifest(_Section):
     """A bundle: its model, what goes in and comes out, what was measured, and where it comes from."""
 
     format: Literal[1] = 1
+    place: Place = "edge"
     name: str
     task: TaskName
     model: Literal["model.onnx"] = MODEL

@@ -5,15 +5,22 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from search.bundle.manifest import MODEL, Manifest
+from search.bundle.manifest import MODEL, Manifest, Place
 
 SBOM = "sbom.cdx.json"
-# SPDX expressions of the packages that the runner needs, by their own metadata, and what they are for.
+# SPDX expressions of the packages that the code of bundles imports, by their own metadata.
 LICENCES = {
     "onnxruntime": "MIT",
     "numpy": "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
     "pillow": "MIT-CMU",
+    "ray": "Apache-2.0",
+    "fastapi": "MIT",
+    "starlette": "BSD-3-Clause",
+    "pydantic": "MIT",
+    "prometheus-client": "Apache-2.0 AND BSD-2-Clause",
 }
+_EDGE = ("onnxruntime", "numpy", "pillow")
+NEEDED: dict[Place, tuple[str, ...]] = {"edge": _EDGE, "cloud": tuple(LICENCES)}
 MODEL_LICENCE = "AGPL-3.0-only"  # SPDX's name today for what Ultralytics' files call AGPL-3.0
 
 

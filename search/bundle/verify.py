@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from search.bundle.make import runner_files
+from search.bundle.code import code_files
 from search.bundle.manifest import FILE, MODEL, SAMPLE, Manifest, Measured, read_manifest
 from search.bundle.sample import pixels, read_image
 from search.bundle.sums import wrong_sums
@@ -57,7 +57,7 @@ def verify_bundle(folder: Path, *, data: Path | None = None, split: str = "val",
         return _verdict(folder, [sums], {})
     manifest = read_manifest(folder)
     target = load_target(DEFAULT, threads=manifest.threads, seconds=seconds)
-    checks = [sums, _runner(folder), _answers(folder, manifest)]
+    checks = [sums, _runner(folder, manifest), _answers(folder, manifest)]
     with Apart(target) as apart:
         latency = apart.measure(folder / MODEL, baseline=folder / MODEL)
     checks.append(compare_latency(manifest.measured, latency))
@@ -98,9 +98,9 @@ def compare_accuracy(card: Measured, found: float, split: str) -> Check:
     return Check(name="accuracy", holds=found >= least, text=text)
 
 
-def _runner(folder: Path) -> Check:
+def _runner(folder: Path, manifest: Manifest) -> Check:
     """Whether the code is this version's own; another version's is no fault."""
-    files = runner_files()
+    files = code_files(manifest.place)
     other = [name for name in files if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]]
     text = f"{', '.join(other)} not as in this version, so not looked at" if other else "the code is this version's"
     return Check(name="runner", holds=None if other else True, text=text)

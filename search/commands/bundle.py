@@ -16,8 +16,10 @@ from search.commands.app import DATA, Json, MaxDrop, MaxLatency, MaxSize, StudyD
 def bundle(
     folder: StudyDir,
     pick: Annotated[str, typer.Option(help="recommended, knee, fastest, smallest or most-accurate.")] = "recommended",
-    place: Annotated[Literal["edge"], typer.Option("--for", help="Where it will run.")] = "edge",
-    out: Annotated[Path | None, typer.Option(help="The folder to write [default: DIR/bundles/<pick>-edge].")] = None,
+    place: Annotated[
+        Literal["edge", "cloud"], typer.Option("--for", help="Where it will run; for the cloud with a service.")
+    ] = "edge",
+    out: Annotated[Path | None, typer.Option(help="The folder to write [default: DIR/bundles/<pick>-<for>].")] = None,
     sample: Annotated[
         Path | None, typer.Option(help="The picture to check it with [default: one of the validation split].")
     ] = None,
@@ -26,13 +28,13 @@ def bundle(
     max_drop: MaxDrop = None,
     as_json: Json = False,
 ) -> None:
-    """Makes a folder, and a .zip of it, that runs a pick with onnxruntime, numpy and Pillow alone."""
+    """Makes a folder, and a .zip of it, that runs a pick without torch and ultralytics, on a device or as a service."""
     from search.bundle.make import make_bundle
     from search.bundle.manifest import read_manifest
     from search.commands.studies import known_pick
 
     kept = limits(max_latency_ms, max_size_mb, max_drop)
-    made = make_bundle(folder, pick=known_pick(pick), limits=kept, out=out, sample=sample)
+    made = make_bundle(folder, pick=known_pick(pick), place=place, limits=kept, out=out, sample=sample)
     manifest = read_manifest(made)
     if as_json:
         told = {"bundle": str(made), "zip": f"{made}.zip", "for": place, "record": manifest.record}

@@ -8,12 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from search.commands.app import Json, app
-
-Devices = Annotated[
-    str,
-    typer.Option(help="Where each stage runs, with commas between: cpu:3, cpu:0-3 or cuda:1 [default: a core each]."),
-]
+from search.commands.app import Devices, Json, app
 
 
 @app.command(epilog="Example: python -m search split model.onnx --stages 2 --out stages --measure")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from search.commands.app import Json, MaxDrop, MaxLatency, MaxSize, StudyDir, app, limits
+from search.commands.app import Json, MaxDrop, MaxLatency, MaxSize, Quiet, StudyDir, app, limits
 from search.tasks.kind import TaskName
 
 
@@ -18,40 +19,37 @@ def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
     out: Annotated[Path | None, typer.Option(help="The study folder [default: results/<name>].")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Searches as a study file says, into results/<name>."""
     from search.study import load_study
 
     config = load_study(study, overrides)
-    _run(config, out or Path("results") / config.name)
+    _run(config, out or Path("results") / config.name, quiet)
 
 
 @app.command(epilog="Example: python -m search resume results/demo")
-def resume(folder: StudyDir) -> None:
+def resume(folder: StudyDir, quiet: Quiet = False) -> None:
     """Goes on with a study that was cut off; finished records are neither lost nor made again."""
     from search.driver import resume_study
-    from search.report.progress import ConsoleProgress, print_front
-    from search.results import open_study, summary
+    from search.results import open_study
     from search.study import check_files
 
-    config, store = open_study(folder)
+    config, _ = open_study(folder)
     check_files(config)
-    store = resume_study(config, folder, ConsoleProgress(config, ended=store.trials()))
-    print_front(summary(config, store, folder), folder)
+    _show(resume_study, config, folder, quiet)
 
 
 @app.command(epilog="Example: python -m search finish results/my-model")
-def finish(folder: StudyDir) -> None:
+def finish(folder: StudyDir, quiet: Quiet = False) -> None:
     """Measures the front of a study again and writes the report, without searching on."""
     from search.driver import finish_study
-    from search.report.progress import ConsoleProgress, print_front
-    from search.results import open_study, summary
+    from search.results import open_study
     from search.study import check_files
 
-    config, store = open_study(folder)
+    config, _ = open_study(folder)
     check_files(config)
-    store = finish_study(config, folder, ConsoleProgress(config, ended=store.trials()))
-    print_front(summary(config, store, folder), folder)
+    _show(finish_study, config, folder, quiet)
 
 
 @app.command(epilog="Example: python -m search demo --task classify --trials 12 --seed 1")
@@ -60,12 +58,13 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="The study folder (results/demo or results/demo-classify).")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 18).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the data, the training and the search.")] = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Runs the whole job on handwritten digits, with nothing to download, in a few minutes on two cores."""
     from search.demo import TRIALS, demo_study
 
     folder = out or Path("results") / ("demo" if task == "detect" else f"demo-{task}")
-    _run(demo_study(folder, task=task, trials=trials or TRIALS[task], seed=seed), folder)
+    _run(demo_study(folder, task=task, trials=trials or TRIALS[task], seed=seed), folder, quiet)
 
 
 @app.command(epilog="Example: python -m search front results/demo --pick recommended --max-latency-ms 5 --json")
@@ -203,13 +202,23 @@ def check(
         raise typer.Exit(1)
 
 
-def _run(config: Any, folder: Path) -> None:
+def _run(config: Any, folder: Path, quiet: bool) -> None:
     from search.driver import run_study
-    from search.report.progress import ConsoleProgress, print_front
+
+    _show(run_study, config, folder, quiet)
+
+
+def _show(work: Callable[..., Any], config: Any, folder: Path, quiet: bool) -> None:
+    """Has one of the driver's functions work on a study, shows it meanwhile, and then what was found."""
+    from search.live.displays import display_for
+    from search.report.progress import print_front, print_line
     from search.results import summary
 
-    store = run_study(config, folder, ConsoleProgress(config))
-    print_front(summary(config, store, folder), folder)
+    result = summary(config, work(config, folder, display_for(quiet=quiet)), folder)
+    if quiet:
+        print_line(result, folder)
+    else:
+        print_front(result, folder)
 
 
 def _choose(result: dict[str, Any], pick: str) -> dict[str, Any]:

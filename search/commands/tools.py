@@ -1,4 +1,4 @@
-"""The machine and the search engine: doctor and the simulator."""
+"""The machine, the files that people write, and the search engine: doctor, schemas and the simulator."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ def targets(as_json: Json = False) -> None:
             typer.echo(f"    in an environment of its own: {', '.join(target['environment'])}")
         if not target["here"]:
             typer.echo(f"    {target['why_not']} — {target['advice']}")
+
+
+@app.command(epilog="Example: python -m search schema --out study.schema.json")
+def schema(
+    of: Annotated[Literal["study", "space"], typer.Option(help="The file that it describes.")] = "study",
+    out: Annotated[Path | None, typer.Option(help="Write it there, and print nothing.")] = None,
+) -> None:
+    """Prints the JSON schema of a study file or of a space, with which editors complete and check it."""
+    from search.schema import schema_text
+    from search.store import write_atomically
+
+    if out is None:
+        typer.echo(schema_text(of), nl=False)
+    else:
+        write_atomically(out, schema_text(of))
 
 
 @app.command(epilog="Example: python -m search simulate --seeds 20 --workers 8 --plot engines.svg --json")

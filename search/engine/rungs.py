@@ -44,19 +44,20 @@ COMPARED = 300
 
 
 class RungSettings(BaseModel):
-    """Rungs are at ``base``, ``base * eta``, ``base * eta**2``, … epochs; the best share ``keep`` of each goes on.
+    """Rungs are at ``base``, ``base * eta``, ``base * eta**2``, … epochs; the best share ``keep`` of each goes on."""
 
-    ``grace`` is the number of trials that must have been seen at a rung before any is stopped there. ``saves`` is the
-    share of a training that has to be left after a rung; one closer to the end is left out.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     base: int = Field(default=9, ge=1)
+    """Epochs before the first rung."""
     eta: float = Field(default=3, gt=1)
+    """How many times as many epochs the next rung has."""
     keep: float = Field(default=0.9, gt=0, le=1)
+    """The share of the trials at a rung that goes on."""
     grace: int = Field(default=4, ge=1)
+    """Trials that must have been seen at a rung before any is stopped there."""
     saves: float = Field(default=0.25, gt=0, lt=1)
+    """The share of a training that has to be left after a rung; one closer to the end is left out."""
 
     def epochs(self, total: int) -> tuple[int, ...]:
         """The rungs of a training of ``total`` epochs, which all lie before its end."""

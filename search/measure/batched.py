@@ -37,8 +37,10 @@ def rewritten(sources: tuple[Path, Path], folder: Path, batch: int, kind: str) -
     return str(targets[0]), str(targets[1])
 
 
-def rewrite_batch(source: Path, target: Path, batch: int) -> None:
+def rewrite_batch(source: Path, target: Path, batch: int | None) -> None:
     """Writes ``source`` for ``batch`` pictures to ``target``: input and output shapes, and reshapes to a leading 1.
+
+    With a batch of None, for any number of pictures.
 
     Raises:
         MeasurementError: the file has no input of one picture, or reshapes to a shape that it computes.
@@ -53,16 +55,23 @@ def rewrite_batch(source: Path, target: Path, batch: int) -> None:
             first = value.type.tensor_type.shape.dim[0] if value.type.tensor_type.shape.dim else None
             if first is None or first.dim_value not in (0, 1):
                 raise MeasurementError(f"input {value.name!r} of {source} is not of one picture")
-            first.dim_value = batch
+            _set_size(first, batch)
     for value in graph.output:
         if value.type.tensor_type.shape.dim:
-            value.type.tensor_type.shape.dim[0].dim_value = batch
+            _set_size(value.type.tensor_type.shape.dim[0], batch)
     del graph.value_info[:]  # shapes of what is between, for one picture
     _rewrite_reshapes(graph, batch, source)
     onnx.save(model, target)
 
 
-def _rewrite_reshapes(graph: onnx.GraphProto, batch: int, source: Path) -> None:
+def _set_size(size: onnx.TensorShapeProto.Dimension, batch: int | None) -> None:
+    if batch is None:
+        size.dim_param = "batch"
+    else:
+        size.dim_value = batch
+
+
+def _rewrite_reshapes(graph: onnx.GraphProto, batch: int | None, source: Path) -> None:
     """Gives each reshape of data a target of its own: other nodes may share the old one."""
     from onnx import numpy_helper
 
@@ -81,6 +90,7 @@ def _rewrite_reshapes(graph: onnx.GraphProto, batch: int, source: Path) -> None:
             raise MeasurementError(f"{source} computes the shape of a reshape, {node.name or node.output[0]!r}")
         shape = shapes[node.input[1]]
         if len(shape) and shape[0] == 1:
-            name = f"reshape_{number}_of_{batch}"
-            graph.initializer.append(numpy_helper.from_array(np.array([batch, *shape[1:]], dtype=np.int64), name))
+            name = f"reshape_{number}_of_{batch or 'any'}"
+            target = np.array([batch or 0, *shape[1:]], dtype=np.int64)  # a 0 keeps the size that is there
+            graph.initializer.append(numpy_helper.from_array(target, name))
             node.input[1] = name

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 QUANTILE = 0.25
 RESAMPLES = 200
@@ -47,7 +48,7 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None =
     if not groups.any():
         groups = np.arange(len(one))
     count = int(groups.max()) + 1
-    middle = _log_ratio(one, other, np.ones((1, len(one))))[0]
+    middle = _log_ratio(one, other, np.ones((1, len(one)), dtype=np.int64))[0]
     width = 0.0
     if count > 1:
         # Of count draws, each session falls to a resample so many times.
@@ -58,12 +59,12 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None =
     return ratio, low, high
 
 
-def _log_ratio(ours: Floats, theirs: Floats, weights: NDArray[np.generic]) -> Floats:
+def _log_ratio(ours: Floats, theirs: Floats, weights: Ints) -> Floats:
     """The logarithm of the quartiles' ratio when run i counts ``weights[:, i]`` times; shape (weightings,)."""
     return np.log(_quartile(ours, weights) / _quartile(theirs, weights))
 
 
-def _quartile(times: Floats, weights: NDArray[np.generic]) -> Floats:
+def _quartile(times: Floats, weights: Ints) -> Floats:
     """For each row of ``weights``, the smallest time that a quarter of the weight does not exceed."""
     order = np.argsort(times, kind="stable")
     sums = np.cumsum(weights[:, order], axis=1)

@@ -83,6 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     printed = search("run", file, "--out", out).stdout
     assert "trial 3/3" in printed
     assert "left" in printed
+    assert "\x1b" not in printed  # a pipe has lines, and no view
     assert f"python -m search front {out}" in printed
     return out
 

@@ -280,7 +280,7 @@ def test_what_cannot_be_bundled_is_said(study: Path, bundle: Path, model: Path, 
     with pytest.raises(UserError, match="recommended-edge is there already; remove it, or give another folder"):
         make_bundle(study, pick="recommended")
     other = make_study(tmp_path / "other", model, size=SIZE, target="openvino-cpu")
-    with pytest.raises(UserError, match=r"was searched for openvino-cpu \(openvino cpu\), and an edge bundle runs"):
+    with pytest.raises(UserError, match=r"was searched for openvino-cpu \(openvino cpu\), and a bundle runs"):
         make_bundle(other, pick="recommended")
     changed = make_study(tmp_path / "changed", model, size=SIZE)
     [file] = changed.glob("artifacts/*/model.onnx")

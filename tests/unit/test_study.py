@@ -284,3 +284,8 @@ def test_what_does_not_fit_is_refused() -> None:
         fitting({"CPU": 2.0}, Resources(gpus_per_trial=0.5))
     with pytest.raises(ValueError, match="whole"):
         Resources(cpus_per_trial=1.5)
+
+
+def test_trials_that_hold_a_gpu_compute_on_it_unless_told_otherwise() -> None:
+    cases = [({}, "cpu"), ({"gpus_per_trial": 0.5}, "0"), ({"gpus_per_trial": 1, "device": "cpu"}, "cpu")]
+    assert [Resources.model_validate(content).torch_device for content, _ in cases] == [device for _, device in cases]

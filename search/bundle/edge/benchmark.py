@@ -46,14 +46,11 @@ def main() -> int:
 def measured(model: Model, runs: int) -> dict[str, Any]:
     """Times in ms of the model alone and from the sample picture to its answer, and how far that answer is off."""
     import numpy as np
-    from answers import differences
     from frames import frames
     from model import FOLDER
 
-    sample = model.about["sample"]
-    [frame] = frames(FOLDER / sample["image"])
-    answer = model.answer(frame.pixels)
-    apart = differences(answer, np.array(sample["answers"], dtype=np.float32).reshape(-1, answer.shape[1]))
+    [frame] = frames(FOLDER / model.about["sample"]["image"])
+    apart = model.sample_differences(model.answer(frame.pixels))
     planes = np.random.default_rng(0).random((1, 3, model.height, model.width), dtype=np.float32)
     alone = _times(lambda: model.run(planes), runs)
     whole = _times(lambda: model.answer(frame.pixels), max(1, runs // 4))
@@ -65,9 +62,7 @@ def measured(model: Model, runs: int) -> dict[str, Any]:
             result[f"{name}_cpu_ms_p50"] = round(float(np.median(times[:, 1])), 4)
     return result | {
         "card_ms_p50": round(model.about["measured"]["latency_ms_p50"], 4),
-        "answers_as_expected": apart is not None
-        and apart[0] <= sample["tolerance"]["pixels"]
-        and apart[1] <= sample["tolerance"]["score"],
+        "answers_as_expected": model.as_expected(apart),
         "pixels_apart": None if apart is None else apart[0],
         "score_apart": None if apart is None else apart[1],
     }

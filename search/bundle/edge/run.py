@@ -96,21 +96,7 @@ def _answers(model: Model, source: Path, out: Path | None) -> Iterator[dict[str,
 def _told(model: Model, frame: Frame, answer: NDArray[np.float32], milliseconds: float) -> dict[str, Any]:
     told: dict[str, Any] = {"source": str(frame.file)} | ({} if frame.number is None else {"frame": frame.number})
     told |= {"width": frame.pixels.shape[1], "height": frame.pixels.shape[0], "ms": round(milliseconds, 3)}
-    if model.task == "classify":
-        found = [(int(label), score) for label, score in answer.tolist()]
-        rows = [{"label": model.labels[label], "class": label, "score": round(score, 5)} for label, score in found]
-        return told | {"classes": rows}
-    return told | {
-        "boxes": [
-            {
-                "label": model.labels[int(label)],
-                "class": int(label),
-                "score": round(score, 5),
-                "box": [round(edge, 2) for edge in edges],
-            }
-            for *edges, score, label in answer.tolist()
-        ]
-    }
+    return told | model.as_json(answer)
 
 
 def _draw(model: Model, frame: Frame, answer: NDArray[np.float32], place: Path) -> None:

@@ -4,9 +4,6 @@ const DATA = JSON.parse(byId("data").textContent);
 const R = DATA.records.id ? DATA.records : { id: [], trunk: [], state: [], curve: [] }; // a list for each property
 const VIEW = { rows: R.id.map(() => true), across: "latency", zoom: false, chosen: null, sort: null, turn: 1, page: 0 };
 
-const recordAt = (row) => Object.fromEntries(Object.keys(R).map((key) => [key, R[key][row]]));
-const finishedRows = () => R.id.map((_, row) => row).filter((row) => known(R.accuracy[row]));
-
 /** YAML of a recipe; strings are quoted as in JSON, which YAML reads too. */
 function yaml(places) {
   const fields = Object.entries(DATA.recipes).map(([field, values], place) => [field, values[places[place]]]);
@@ -37,33 +34,6 @@ async function choose(mark, by = "pointer") {
     marks[place].setAttribute("tabindex", 0);
     marks[place].focus();
   }
-}
-
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    return copyBySelection(text);
-  }
-}
-
-/** The old way, for where the clipboard's interface is not allowed. */
-function copyBySelection(text) {
-  const before = document.activeElement;
-  const area = el("textarea", { class: "unseen", "aria-hidden": "true" });
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  const done = document.execCommand("copy");
-  area.remove();
-  if (before) before.focus({ preventScroll: true });
-  return done;
-}
-
-function say(text) {
-  byId("live").textContent = "";
-  requestAnimationFrame(() => (byId("live").textContent = text));
 }
 
 /** Which records the filters leave: a limit leaves out what it is not known to hold for. */
@@ -120,26 +90,6 @@ function showTables() {
     caption: "Each training, at most 500", header: ["record", "ended", "epochs: accuracy"],
     rows: curves().slice(0, 500).map((row) => [R.id[row], R.state[row], R.curve[row].map(([epochs, value]) => `${epochs}: ${number(value)}`).join(", ")]),
   }));
-}
-
-/** Colours as the system has them, then light, then dark. */
-function wireTheme() {
-  const names = ["system", "light", "dark"];
-  byId("theme").addEventListener("click", () => {
-    const next = names[(names.indexOf(document.documentElement.dataset.theme || "system") + 1) % 3];
-    if (next === "system") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = next;
-    byId("theme").textContent = `Colours: ${next}`;
-  });
-}
-
-/** Draws again in the next frame, once however often it was asked. */
-function soon(draw) {
-  let asked = 0;
-  return () => {
-    cancelAnimationFrame(asked);
-    asked = requestAnimationFrame(draw);
-  };
 }
 
 function start() {

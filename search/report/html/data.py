@@ -96,15 +96,15 @@ class Recipes:
 def _columns(config: StudyConfig, records: Records, recipes: Recipes) -> dict[str, list[Any]]:
     """A list for each property, with an entry for each searched record, oldest first."""
     start = min((entry.at for entry in records.started if entry.at is not None), default=None)
-    rows = [_row(record, start, feasible(record, records.baseline, config)) for record in records.searched]
+    rows = [record_row(record, start, feasible(record, records.baseline, config)) for record in records.searched]
     for row, record in zip(rows, records.searched, strict=True):
         row["recipe"] = recipes.add(record.recipe)
     names = rows[0] if rows else ()
     return {name: [row[name] for row in rows] for name in names}
 
 
-def _row(record: Record, start: float | None, within: bool) -> Object:
-    """One record; ``minutes`` since the first trial was handed out, ``within`` the limits of the study."""
+def record_row(record: Record, start: float | None, within: bool) -> Object:
+    """One record; ``minutes`` since the first trial, handed out at ``start``, ``within`` the limits of the study."""
     measured = record.measurement
     accuracy = measured.accuracy if measured and record.state == "complete" else None
     return {

@@ -5,9 +5,7 @@ Charts are drawn as SVG by the page's own script. plotly.js was measured and lef
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import html
 import json
 from io import StringIO
@@ -20,6 +18,7 @@ from search.errors import UserError
 from search.final import Finals
 from search.report.html.data import report_data
 from search.report.html.pictures import pictures
+from search.report.html.template import filled, source_hash, template
 from search.report.markdown import measured_sentences, search_sentences
 from search.report.plot import plot_front
 from search.report.quantization import quantization_sentences
@@ -31,8 +30,14 @@ from search.timeline import growth
 from spaces.describe import describe
 from spaces.recipe import Recipe
 
-TEMPLATES = Path(__file__).resolve().parent
-SCRIPTS = ("charts.js", "front.js", "study.js", "tables.js", "app.js")  # in the order in which they are run
+SCRIPTS = (
+    "charts.js",
+    "common.js",
+    "front.js",
+    "study.js",
+    "tables.js",
+    "app.js",
+)  # in the order in which they are run
 POLICY = (
     "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src {script}; style-src {style}"
 )
@@ -83,18 +88,16 @@ def write_html(
 
 def page(data: dict[str, Any]) -> str:
     """The whole page as text. Only its own script and style, named by their hashes, may run in it."""
-    script = "\n".join(_template(name) for name in SCRIPTS)
-    style = _template("style.css")
+    script = "\n".join(template(name) for name in SCRIPTS)
+    style = template("style.css")
     parts = {
-        "{{title}}": html.escape(str(data["title"])),
-        "{{policy}}": POLICY.format(script=_hash(script), style=_hash(style)),
-        "{{style}}": style,
-        "{{script}}": script,
-        "{{data}}": embedded_json(data),
+        "title": html.escape(str(data["title"])),
+        "policy": POLICY.format(script=source_hash(script), style=source_hash(style)),
+        "style": style,
+        "script": script,
+        "data": embedded_json(data),
     }
-    before, *rest = _template("page.html").split("{{")  # one pass: a value that looks like a mark stays as it is
-    filled = [parts["{{" + part.partition("}}")[0] + "}}"] + part.partition("}}")[2] for part in rest]
-    return before + "".join(filled)
+    return filled(template("page.html"), parts)
 
 
 def embedded_json(data: Any) -> str:
@@ -136,12 +139,3 @@ def _pictures(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     files = {member["record_id"]: member["artifact"] for member in result["front"]}
     picks = {", ".join(names): files[record_id] for record_id, names in picked_members(result).items()}
     return pictures(folder, {"the baseline": result["baseline"]["artifact"], **picks})
-
-
-def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """The source expression of Content Security Policy Level 3 for an inline element with this content."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

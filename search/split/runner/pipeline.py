@@ -163,6 +163,11 @@ class Pipeline:
         self.close()
 
     @property
+    def broken(self) -> str:
+        """Why it takes no more pictures; empty if it does."""
+        return self._broken
+
+    @property
     def pids(self) -> list[int]:
         """The processes of the stages."""
         return [child.pid for child in self._children]
