@@ -30,9 +30,7 @@ def serve(
     from search.serving import serve_bundle
 
     if split and (replicas > 1 or threads):
-        raise UserError(
-            "--split is one copy, whose stages are where --devices says; leave out --replicas and --threads"
-        )
+        raise UserError("--split is one copy, placed by --devices; leave out --replicas and --threads")
     if devices and not split:
         raise UserError("--devices are of the stages of a pipeline; give --split too")
     given = {"port": port, "host": host, "replicas": replicas, "threads": threads, "batch": batch}

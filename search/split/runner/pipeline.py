@@ -37,7 +37,7 @@ FILE = "split.json"
 STAGE = Path(__file__).resolve().parent / "stage.py"
 LOADING = 120.0  # seconds, at most
 ENDING = 5.0
-_DEVICE = re.compile(r"(cpu)(?::(\d+)(?:-(\d+))?)?|(cuda)(?::(\d+))?")
+_DEVICE = re.compile(r"cpu(?::(\d+)(?:-(\d+))?)?|(cuda)(?::(\d+))?")
 
 Outputs = list[NDArray[Any]]
 
@@ -64,13 +64,12 @@ class Device:
         Raises:
             PipelineError: it is none of these.
         """
-        if not (match := _DEVICE.fullmatch(text.strip())):
+        match = _DEVICE.fullmatch(text.strip())
+        first, last, gpu, number = match.groups() if match else (None, None, None, None)
+        cores = tuple(range(int(first), int(last or first) + 1)) if first else ()
+        if not match or (first and not cores):
             raise PipelineError(f"{text!r} is no device; give cpu, cpu:3 (a core), cpu:0-3 (cores) or cuda:1 (a GPU)")
-        _, first, last, gpu, number = match.groups()
-        if gpu:
-            return cls(provider=gpu, number=int(number or 0))
-        cores = range(int(first), int(last or first) + 1) if first else ()
-        return cls(cores=tuple(cores))
+        return cls(provider=gpu, number=int(number or 0)) if gpu else cls(cores=cores)
 
 
 def read_about(folder: Path) -> dict[str, Any]:
