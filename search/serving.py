@@ -22,6 +22,7 @@ from search.bundle.sums import wrong_sums
 from search.bundle.triton import REPOSITORY, write_repository
 from search.errors import UserError
 from search.split.cut import split_model
+from search.split.runner.pipeline import Pipeline, PipelineError
 
 STAGES = "stages"  # a folder beside the model, as search/bundle/cloud/app.py looks for it
 PIPED = "piped.py"
@@ -85,9 +86,13 @@ def stage_split(place: Path, stages: int, devices: Sequence[str] = ()) -> None:
     """Puts the stages of the model in ``place`` too, which has it run as a pipeline, and the code for that.
 
     Raises:
-        UserError: it cannot be split so.
+        UserError: it cannot be split so, or a stage does not load where it is to run.
     """
     split_model(place / MODEL, stages, place / STAGES, devices=devices)
+    try:
+        Pipeline(place / STAGES).close()
+    except PipelineError as error:  # which Ray Serve would tell as a traceback
+        raise UserError(f"the pipeline does not start: {error}; see --devices") from error
     package = resources.files("search")
     (place / PIPED).write_bytes((package / "bundle" / "cloud" / PIPED).read_bytes())
     (place / "runner").mkdir()

@@ -81,6 +81,17 @@ api = FastAPI(
 )
 
 
+# Ray Serve pickles the class below when it is made, with what is there by then.
+def _load(settings: Settings) -> Model:
+    """The model in the form in which it is to run. Raises Refused."""
+    if STAGES.is_dir():
+        from piped import Piped  # there only then
+
+        return Piped(STAGES)
+    several = settings.batch > 1 and (FOLDER / BATCHED).is_file()
+    return Model(threads=settings.threads or None, file=str(BATCHED) if several else None)
+
+
 @serve.deployment
 @serve.ingress(api)
 class Predictor:
@@ -146,16 +157,6 @@ class Predictor:
         begun = time.perf_counter()
         outputs = await asyncio.to_thread(self._model.run, np.concatenate(planes))
         return [(outputs[number : number + 1], len(planes), begun) for number in range(len(planes))]
-
-
-def _load(settings: Settings) -> Model:
-    """The model in the form in which it is to run. Raises Refused."""
-    if STAGES.is_dir():
-        from piped import Piped  # there only then
-
-        return Piped(STAGES)
-    several = settings.batch > 1 and (FOLDER / BATCHED).is_file()
-    return Model(threads=settings.threads or None, file=str(BATCHED) if several else None)
 
 
 def application(settings: Settings, threads: int) -> serve.Application:
