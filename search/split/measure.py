@@ -25,7 +25,7 @@ from search.measure.ratio import paired_ratio
 from search.split.cut import split_model
 from search.split.runner.pipeline import Device, Outputs, Pipeline, devices_of, read_about
 
-TURNS = 8
+TURNS = 16
 SECONDS = 1.0  # of a turn
 ALONE = 5  # pictures a turn that go through one by one
 

@@ -168,6 +168,7 @@ def application(settings: Settings, threads: int) -> serve.Application:
         backpressure_config={"retry_after_s": 1},
         ray_actor_options={"num_cpus": threads},
         graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=2,  # a copy is replaced after three checks in a row that failed
         max_constructor_retry_count=1,
     ).bind(settings)
 
