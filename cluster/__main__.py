@@ -35,7 +35,7 @@ TokenFile = Annotated[
     Path | None, typer.Option(help="A file with the cluster's token [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH].")
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit printed.")]
-Root = Annotated[str, typer.Option(help="The folder on the cluster's head that holds all studies.")]
+Root = Annotated[str, typer.Option(help="The folder on the cluster's head that holds all studies, or a URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ROOT = "~/yolo-front"
 
@@ -133,7 +133,7 @@ def fetch(
     """Brings a study folder home, whole or not at all; also while the study runs."""
     from cluster.fetch import fetch as bring
     from cluster.package import bytes_text
-    from cluster.submit import folder_of
+    from cluster.places import folder_of
 
     jobs = _connect(address, token_file)
     known = next((found for found in jobs.list() if job in (found.id, found.study)), None)

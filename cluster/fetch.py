@@ -21,6 +21,7 @@ from cluster.errors import UserError
 from cluster.jobs import Jobs
 from cluster.on_head import REQUEST
 from cluster.package import Source, bytes_text, code_files, write_package
+from cluster.places import is_url
 from cluster.wire import PIECE, Entry, Piece, is_whole, pieces, read_index, read_pieces
 
 NOTE = "fetched.json"  # in a fetched folder: from where
@@ -46,7 +47,8 @@ def fetch(jobs: Jobs, folder: str, out: Path, progress: Callable[[str], object] 
     """
     note = {"address": jobs.cluster.address, "folder": folder}
     _check_place(out, note)
-    entries = read_index(_run(jobs, f"index {shlex.quote(folder)}", {}))
+    everything = is_url(folder)  # the search's own code brings it to the head
+    entries = read_index(_run(jobs, f"index {shlex.quote(folder)}", {}, everything=everything))
     partial = out.with_name(f".{out.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     wanted = [entry for entry in entries if not is_whole(partial, entry)]
@@ -58,7 +60,8 @@ def fetch(jobs: Jobs, folder: str, out: Path, progress: Callable[[str], object] 
     total, come = sum(entry.size for entry in wanted), 0
     for batch in _batches(pieces(wanted)):
         request = json.dumps({"folder": folder, "pieces": [asdict(piece) for piece in batch]}).encode()
-        _write(partial, batch, read_pieces(_run(jobs, "send", {REQUEST: request}), batch))
+        log = _run(jobs, "send", {REQUEST: request}, everything=everything)
+        _write(partial, batch, read_pieces(log, batch))
         come += sum(piece.length for piece in batch)
         progress(f"{bytes_text(come)} of {bytes_text(total)}")
     _check_whole(partial, wanted)
@@ -79,10 +82,10 @@ def _check_place(out: Path, note: dict[str, str]) -> None:
         )
 
 
-def _run(jobs: Jobs, command: str, files: dict[str, Source]) -> str:
-    """What a small job of ours on the head printed."""
+def _run(jobs: Jobs, command: str, files: dict[str, Source], *, everything: bool) -> str:
+    """What a small job of ours on the head printed; with the code of this package alone, or ``everything``."""
     job = f"fetch-{uuid.uuid4().hex[:12]}"
-    code = {name: source for name, source in code_files().items() if name.startswith("cluster/")}
+    code = {name: source for name, source in code_files().items() if everything or name.startswith("cluster/")}
     with tempfile.TemporaryDirectory() as place:
         package = Path(place) / "package.zip"
         write_package({**code, **files}, package)

@@ -19,6 +19,7 @@ import yaml
 from cluster.dataset import data_files
 from cluster.errors import UserError
 from cluster.package import Source, bytes_text, size
+from cluster.places import is_url
 
 FOLDER = "inputs"  # in the package
 SHIPPED = "shipped.json"
@@ -77,8 +78,8 @@ def read_inputs(file: Path, *, with_data: bool = False, data: str | None = None)
         shipped["warm_start"] = places
         files |= content
     cache = cast(dict[str, Any], study.get("resources") or {}).get("stage_cache")
-    if cache is not None and not _is_absolute(str(cache)):
-        raise UserError(f"resources.stage_cache: {cache} is no absolute path; give one on the cluster")
+    if cache is not None and not is_url(str(cache)) and not _is_absolute(str(cache)):
+        raise UserError(f"resources.stage_cache: {cache} is no absolute path; give one on the cluster, or a URL")
     return Inputs(name=str(study["name"]), study=study, shipped=shipped, files=files)
 
 

@@ -4,6 +4,8 @@
 
 Everything of a study is in a root folder that outlives the job: ``ROOT/studies/NAME``, and ``ROOT/inputs/NAME`` with
 what was shipped for it. The folder that a job is given goes when it ends, so nothing that a study needs stays there.
+``ROOT`` may be a URL. Then the study is behind it, with a note of what was shipped, and ``search`` has a working folder
+for it on the head; the inputs come with every job and are in the home folder.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.places import folder_of, is_url
 from cluster.wire import Piece, index, index_line, piece_lines
 
 REQUEST = "request.json"
+SHIPPED = "shipped.json"  # what was shipped: paths and digests
+HOME = "~/yolo-front"
 MAY_CHANGE = ("budget", "resources")  # of a study that goes on; everything else makes it another study
 
 
@@ -28,7 +34,7 @@ def main(arguments: list[str]) -> None:
     try:
         match arguments:
             case ["study", root]:
-                run_study(Path(root).expanduser(), Path.cwd())
+                run_study(root if is_url(root) else str(Path(root).expanduser()), Path.cwd())
             case ["index", folder]:
                 print(index_line(index(_study_folder(folder))))
             case ["send"]:
@@ -39,23 +45,28 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-def run_study(root: Path, package: Path) -> None:
+def run_study(root: str, package: Path) -> None:
     """Becomes ``python -m search run`` of the shipped study, or ``resume`` if it began here before."""
     _check_python(package)
-    note: dict[str, Any] = json.loads((package / "inputs" / "shipped.json").read_text(encoding="utf-8"))
-    folder, inputs = root / "studies" / note["name"], root / "inputs" / note["name"]
+    note: dict[str, Any] = json.loads((package / "inputs" / SHIPPED).read_text(encoding="utf-8"))
+    place = folder_of(note["name"], root)
+    inputs = Path(HOME if is_url(root) else root).expanduser() / "inputs" / note["name"]
+    folder = _brought(place) if is_url(place) else Path(place)
+    before = (folder if is_url(place) else inputs) / SHIPPED
     began = (folder / "study.yaml").is_file()
     if began:
-        _check_same(note, inputs, folder)
+        _check_same(note, before, place)
     _place(package / "inputs", inputs)
+    if is_url(place):
+        shutil.copy(inputs / SHIPPED, before)
     study = _on_this_side(note, inputs)
     if began:
         _change(folder / "study.yaml", study)
-        command = ["resume", str(folder)]
+        command = ["resume", place]
     else:
         _write_yaml(inputs / "study.yaml", study)
-        command = ["run", str(inputs / "study.yaml"), "--out", str(folder)]
-    print(f"{'going on with' if began else 'starting'} {note['name']} in {folder}", flush=True)
+        command = ["run", str(inputs / "study.yaml"), "--out", place]
+    print(f"{'going on with' if began else 'starting'} {note['name']} in {place}", flush=True)
     os.environ["PYTHONUNBUFFERED"] = "1"  # the log is followed
     os.execv(sys.executable, [sys.executable, "-m", "search", *command])
 
@@ -69,11 +80,11 @@ def _check_python(package: Path) -> None:
         raise UserError(f"the cluster's image lacks {', '.join(lost)}; submit with --install, or use one that has them")
 
 
-def _check_same(note: dict[str, Any], inputs: Path, folder: Path) -> None:
+def _check_same(note: dict[str, Any], shipped: Path, folder: str) -> None:
     """Refuses to go on with a study that differs from what is in ``folder`` in more than budget and resources."""
-    if not (inputs / "shipped.json").is_file():
+    if not shipped.is_file():
         raise UserError(f"{folder} holds a study that was not submitted; give this one another name or another --root")
-    before: dict[str, Any] = json.loads((inputs / "shipped.json").read_text(encoding="utf-8"))
+    before: dict[str, Any] = json.loads(shipped.read_text(encoding="utf-8"))
     changed = sorted(
         [key for key in _both(before["study"], note["study"]) if key not in MAY_CHANGE]
         + _both(before["digests"], note["digests"])
@@ -137,10 +148,20 @@ def _write_yaml(file: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, file)
 
 
+def _brought(url: str) -> Path:
+    """The working folder on this machine of the study behind ``url``, brought up to date."""
+    command = [sys.executable, "-m", "search", "sync", url, "--down", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(done.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
+    return Path(json.loads(done.stdout)["folder"])
+
+
 def _study_folder(folder: str) -> Path:
-    place = Path(folder).expanduser()
+    place = _brought(folder) if is_url(folder) else Path(folder).expanduser()
     if not (place / "study.yaml").is_file():
-        raise UserError(f"there is no study in {place} on the cluster's head (yet); `logs` of its job says how it goes")
+        where = folder if is_url(folder) else f"{place} on the cluster's head"
+        raise UserError(f"there is no study in {where} (yet); `logs` of its job says how it goes")
     return place
 
 

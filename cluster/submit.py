@@ -13,6 +13,7 @@ from cluster.errors import UserError
 from cluster.inputs import Inputs
 from cluster.jobs import FOLDER, STUDY, Jobs
 from cluster.package import ROOT, code_files, write_package
+from cluster.places import folder_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +26,13 @@ class Submitted:
     bytes: int
 
 
-def folder_of(name: str, root: str) -> str:
-    """The folder of a study on the head, whose home folder may stand for ``~`` in ``root``."""
-    return f"{root.rstrip('/')}/studies/{name}"
-
-
 def submit_study(jobs: Jobs, inputs: Inputs, *, root: str, install: bool) -> Submitted:
     """Ships code and inputs and starts the job.
 
     Args:
         jobs: the cluster's jobs.
         inputs: the study.
-        root: the folder on the head that holds all studies.
+        root: the folder on the head that holds all studies, or a URL.
         install: have pip install the dependencies on the cluster's nodes.
 
     Raises:

@@ -7,9 +7,10 @@ import sys
 
 import typer
 
-from search.commands import studies, watching, bundle, serving, models, int8, split, tools  # noqa: F401 - in the order of the help  # isort: skip
-from search.commands import scaling  # noqa: F401  # isort: skip
+from search.commands import studies, watching, bundle, serving, models, int8, tools  # noqa: F401 - in the order of the help  # isort: skip
+from search.commands import scaling, split, storage  # noqa: F401  # isort: skip
 from search.commands.app import app
+from search.commands.places import RefusedError
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
         from search.errors import UserError
         from spaces.space import SpaceError
 
+        if isinstance(error, RefusedError) and isinstance(error.__cause__, UserError):
+            error = error.__cause__
         text = " ".join(str(error).split())
         if isinstance(error, (UserError, SpaceError)):
             typer.echo(f"error: {text}", err=True)

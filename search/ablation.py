@@ -26,7 +26,8 @@ from search.front import PICKS
 from search.measure.apart import Apart
 from search.record import Record
 from search.results import choose, open_study, summary
-from search.store import Store, locked, write_atomically
+from search.storage.hold import held
+from search.store import Store, write_atomically
 from search.study import StudyConfig, check_files
 from search.trial import reason_of, trained_trunk
 from search.workplace import Workplace
@@ -65,7 +66,7 @@ def measure_study(
     check_files(config)
     if smaller is not None:
         check_model(config.model_copy(update={"model": str(smaller)}))
-    with locked(folder):
+    with held(folder):
         place = prepare(config, folder, threads=max(1, int(config.resources.cpus_per_trial)))
         with Apart(place.target) as apart:
             latency = partial(apart.measure, baseline=place.baseline(place.target))

@@ -92,6 +92,20 @@ def write_artifact(
     )
 
 
+def install_artifact(record_id: str, delivered: Path, *, folder: Path) -> None:
+    """Puts the files of a record, which a trial wrote below ``delivered``, into the study; they appear whole.
+
+    What is there already was left by a driver that was killed before it wrote the record, and is replaced.
+    """
+    target = folder / "artifacts" / record_id
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        new = Path(temporary) / record_id
+        shutil.copytree(delivered / "artifacts" / record_id, new)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(new, target)
+
+
 def add_artifact(record_id: str, file: Path, *, folder: Path, form: str) -> Artifact:
     """Copies ``file``, in another format, beside the artifact of a record that is there."""
     parcel = pack(file)

@@ -10,20 +10,25 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search.cache import STAGES
 from search.errors import UserError
+from search.faults import mark, sees, watched
 from search.finish import finish
 from search.live.tracker import Display, Tracker
-from search.ray_study import prepare_environment, ray_with_benches
-from search.store import Records, Store, locked, write_atomically
-from search.study import Resources, StudyConfig
+from search.ray_study import prepare_environment, ray_with_benches, trials_on_ray
+from search.storage.hold import held
+from search.store import Records, Store, write_atomically
+from search.study import StudyConfig
 from spaces.recipe import Recipe
 from spaces.space import Space
 from spaces.starts import starting_recipes
+
+TUNE = "tune"  # Ray Tune's folder in the cache
 
 
 def run_study(config: StudyConfig, folder: Path, display: Display) -> Store:
@@ -37,20 +42,21 @@ def run_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     from search.prepare import check_model
 
     check_model(config)
-    with locked(folder):
-        write_atomically(folder / "study.yaml", config.to_yaml())
+    with held(folder, config):
+        with watched([folder]):
+            write_atomically(folder / "study.yaml", config.to_yaml())
         return _run(config, folder, display)
 
 
 def resume_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Goes on with the study in ``folder``: no finished record is lost or made again."""
-    with locked(folder):
+    with held(folder, config):
         return _run(config, folder, display)
 
 
 def finish_study(config: StudyConfig, folder: Path, display: Display) -> Store:
     """Measures the front of the study in ``folder`` again and writes the report; nothing is searched."""
-    with locked(folder):
+    with held(folder, config):
         return _run(config, folder, display, trials=0)
 
 
@@ -65,32 +71,45 @@ def _run(config: StudyConfig, folder: Path, display: Display, trials: int | None
 
 def _work(config: StudyConfig, folder: Path, store: Store, progress: Tracker, trials: int | None) -> None:
     prepare_environment()
+    with watched([folder]):
+        token = mark(folder)
+        try:
+            with watched([folder], token):
+                _prepared(config, folder, store, token, progress, trials)
+        finally:
+            _leave(folder, token)
+
+
+def _prepared(
+    config: StudyConfig, folder: Path, store: Store, token: str, progress: Tracker, trials: int | None
+) -> None:
+    """Prepares the study, and runs it if all is there."""
     from search.prepare import prepare
 
     space = config.load_space()
     minutes = config.budget.minutes
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     progress.stage("preparing the data and the baseline")
-    place = prepare(config, folder, threads=max(1, int(config.resources.cpus_per_trial)))
+    place = replace(prepare(config, folder, threads=max(1, int(config.resources.cpus_per_trial))), token=token)
     first = in_flight(store, space, leaves=config.engine.leaves)
     if config.engine.starts and not store.searched and not first:
         first = starting_recipes(space, image_size=config.image_size)
     trials = _trials_left(config, store, first) if trials is None else trials
     _clear(folder / "cache")
-    try:
-        with ray_with_benches(config.targets, folder, store, place) as latency_on:
-            if trials != 0:
-                progress.stage(f"searching {space.name}")
-                from search.searcher import StrictOptunaSearch
+    with ray_with_benches(config.targets, folder, store, place) as latency_on:
+        if trials != 0:
+            progress.stage(f"searching {space.name}")
+            from search.searcher import StrictOptunaSearch
 
-                limit = None if trials < 0 else trials
-                searcher = StrictOptunaSearch(config, space, store, first=first, trials=limit, deadline=deadline)
+            limit = None if trials < 0 else trials
+            with trials_on_ray(config.resources, place) as room:
+                searcher = StrictOptunaSearch(
+                    config, space, store, first=first, trials=limit, deadline=deadline, room=room
+                )
                 _search(config, folder, store, searcher, place, progress)
-                write_atomically(folder / "engine.json", json.dumps(searcher.summary(), indent=2) + "\n")
-            progress.stage("measuring the front and writing the report")
-            finish(config, folder, store, place, latency_on[config.target.name])
-    finally:
-        _clear(folder / "cache")
+            write_atomically(folder / "engine.json", json.dumps(searcher.summary(), indent=2) + "\n")
+        progress.stage("measuring the front and writing the report")
+        finish(config, folder, store, place, latency_on[config.target.name])
 
 
 def _trials_left(config: StudyConfig, store: Records, first: list[Recipe]) -> int:
@@ -113,37 +132,38 @@ def in_flight(store: Records, space: Space, *, leaves: bool = True) -> list[Reci
 
 
 def _search(config: StudyConfig, folder: Path, store: Store, searcher: Any, place: Any, progress: Tracker) -> None:
-    import ray
+    """Raises FaultError: a folder of the study is full or gone."""
     from ray import tune
 
     from search.live.board import start_board
+    from search.placement import bundle
+    from search.ray_trial import trainable
     from search.recorder import Recorder
-    from search.trial import trainable
 
-    resources = config.resources
-    concurrent = resources.concurrent or fitting(ray.cluster_resources(), resources)
+    recorder = Recorder(store, progress, folder, place.token)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(trainable, place=place),
-            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+            tune.PlacementGroupFactory([bundle(config.resources)]),
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=_scheduler(config, store),
-            num_samples=-1,  # the searcher ends the search itself
-            max_concurrent_trials=concurrent,
+            num_samples=-1,  # the searcher ends the search itself, and hands out no more trials than there is room for
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=TUNE,
             storage_path=str(folder / "cache"),
-            callbacks=[Recorder(store, progress)],
+            callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=config.resources.retries),
             verbose=0,
         ),
     )
     with progress.listening(start_board()):
         tuner.fit()
+    if recorder.fault is not None:  # of the last trial
+        raise recorder.fault
 
 
 def _scheduler(config: StudyConfig, store: Store) -> Any:
@@ -156,24 +176,20 @@ def _scheduler(config: StudyConfig, store: Store) -> Any:
     return HalvingScheduler(Rungs.from_records(config.rungs, config.objectives, store.searched))
 
 
+def _leave(folder: Path, token: str) -> None:
+    """Clears up, in the study folder alone: where that is gone, Tune has begun another one for its last snapshot."""
+    cache = folder / "cache"
+    if sees(folder, token):
+        _clear(cache)
+        return
+    shutil.rmtree(cache / TUNE, ignore_errors=True)
+    with suppress(OSError):  # not empty, or not there
+        cache.rmdir()
+        folder.rmdir()
+
+
 def _clear(cache: Path) -> None:
     """Removes what trials and Tune left, also those that were killed; results of stages stay."""
     for entry in cache.iterdir():
         if entry.is_dir() and entry.name != STAGES:
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def fitting(total: Mapping[str, float], resources: Resources) -> int:
-    """How many trials a cluster with ``total`` resources holds at once.
-
-    Raises:
-        UserError: not even one.
-    """
-    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
-    fits = [total.get("CPU", 0) / cpus] + ([total.get("GPU", 0) / gpus] if gpus else [])
-    if min(fits) + 1e-9 < 1:
-        raise UserError(
-            f"resources: a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but there are "
-            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; lower resources.cpus_per_trial or gpus_per_trial"
-        )
-    return int(min(fits) + 1e-9)  # 2 / 0.1 is a little less than 20

@@ -5,5 +5,13 @@ class UserError(ValueError):
     """What was wrong, where, and what to do, in one sentence."""
 
 
+class FaultError(UserError):
+    """What no recipe is to blame for, and no other would escape: it ends the study, which can be resumed."""
+
+
 class MeasurementError(UserError):
     """A file that cannot be timed, or a way of timing that this machine does not allow."""
+
+
+class UnansweredError(MeasurementError, FaultError):
+    """The bench of a target did not answer: its node is gone, or hangs."""

@@ -18,8 +18,10 @@ class Inputs:
     data: Path  # the study's data.yaml, with absolute paths
     seed: int = 0
     threads: int = 1
+    processes: int = 1  # that train together, on their share of the threads and a GPU each
     opset: int = OPSET
     device: str = "cpu"
     cache: StageCache | None = None  # None keeps nothing
+    data_digest: str = ""  # the same on all machines, if the data is; without it names, sizes and times tell
     train_settings: dict[str, Any] = field(default_factory=dict)
     may_train: bool = True  # False: what is trained comes from the cache, or not at all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from search.errors import UserError
 from search.measure.host import usable_cores
 from search.pipeline import Inputs, load_baseline, write_leaf
 from search.record import BASELINE, Elsewhere, Record
+from search.storage.urls import below, is_url
+from search.storage.working import url_of
 from search.store import write_atomically
 from search.study import BaselineTraining, Resources, StudyConfig
 from search.tasks.table import KINDS, kind_of_view, view_content
@@ -36,17 +39,17 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     folder = folder.resolve()
     for name in ("cache", "artifacts", "baseline"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    view = make_view(read_data(config.data), folder / "data")
-    if not (folder / "data.json").is_file():  # a finished view does not change
-        write_atomically(folder / "data.json", json.dumps({"digest": data_digest(view)}) + "\n")
+    view, digest = _view(config, folder)
     inputs = Inputs(
         baseline=_checkpoint(config, view, folder / "baseline"),
         data=view,
         seed=config.seed,
         threads=threads,
+        processes=config.resources.processes_per_trial,
         opset=config.target.opset,
         device=config.resources.torch_device,
         cache=_stage_cache(config.resources, folder),
+        data_digest=digest,
         train_settings=dict(config.train_settings),
     )
     recipe = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
@@ -65,6 +68,25 @@ def prepare(config: StudyConfig, folder: Path, *, threads: int) -> Workplace:
     )
 
 
+def _view(config: StudyConfig, folder: Path) -> tuple[Path, str]:
+    """The study's view of the data, and their digest, which is kept: a finished view does not change.
+
+    Raises:
+        UserError: the view had to be made on another machine, and the data there are others.
+    """
+    note, made = folder / "data.json", (folder / "data" / "data.yaml").is_file()
+    view = make_view(read_data(config.data), folder / "data")
+    known = json.loads(note.read_text(encoding="utf-8"))["digest"] if note.is_file() else None
+    if made and known is not None:
+        return view, known
+    digest = data_digest(view)
+    if known not in (None, digest):
+        shutil.rmtree(view.parent)  # it would be taken for the right one the next time
+        raise UserError(f"data: {config.data} is not the data that this study began with; give it the same here")
+    write_atomically(note, json.dumps({"digest": digest}) + "\n")
+    return view, digest
+
+
 def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> Path:
     """The uncompressed model in a format, written if it is not there; all but ONNX in folders of their own."""
     place = folder if form == "onnx" else folder / form
@@ -80,8 +102,14 @@ def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> P
 
 
 def _stage_cache(resources: Resources, folder: Path) -> StageCache:
-    place = folder / "cache" / STAGES if resources.stage_cache is None else resources.stage_cache.expanduser().resolve()
-    return StageCache(place, max_bytes=round(resources.stage_cache_gb * 1e9))
+    """The study's own, or a shared one; of a study behind a URL it is behind that URL too, for other machines."""
+    given, place, study = resources.stage_cache, folder / "cache" / STAGES, url_of(folder)
+    url = below(study, "cache", STAGES) if study is not None else None
+    if given is not None and is_url(given):
+        url = given
+    elif given is not None:
+        place, url = Path(given).expanduser().resolve(), None
+    return StageCache(place, max_bytes=round(resources.stage_cache_gb * 1e9), url=url)
 
 
 def check_model(config: StudyConfig) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
+
+from search.storage.urls import is_url, secret_in
+
+SECRET = "secret"  # the type of a refusal that must not repeat what was given
 
 
 def first_refusal(error: ValidationError, model: type[BaseModel]) -> str:
@@ -15,7 +20,16 @@ def first_refusal(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key}; allowed are {', '.join(_section(model, first['loc'][:-1]).model_fields)}"
     if first["type"] == "missing":
         return f"{key} is missing"
+    if first["type"] == SECRET:
+        return f"{key}: {first['msg']}"  # and not what it is
     return f"{key}: {first['msg']}; got {first['input']!r}"
+
+
+def refuse_secret(url: str | None, advice: str) -> str | None:
+    """``url``, if it holds no secret: a study file is read by everybody who reads the study."""
+    if url is not None and is_url(url) and (secret := secret_in(url)):
+        raise PydanticCustomError(SECRET, "{text}", {"text": f"a study file must not hold {secret}; {advice}"})
+    return url
 
 
 def _section(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

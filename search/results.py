@@ -14,6 +14,7 @@ from search.final import Finals
 from search.front import hypervolume, non_dominated, pick
 from search.noise import accuracy_differences, differences, without_copies
 from search.record import Record, losses
+from search.storage.working import url_of
 from search.store import Records, Store
 from search.study import Constraints, StudyConfig, parse_study
 from search.tasks.accuracy import further_metrics, shown
@@ -27,7 +28,7 @@ def open_study(folder: Path) -> tuple[StudyConfig, Store]:
     """The study in ``folder`` and its records. Raises UserError if there is none."""
     path = folder / "study.yaml"
     if not path.is_file():
-        raise UserError(f"{folder} is no study folder: it has no study.yaml")
+        raise UserError(f"{url_of(folder) or folder} is no study folder: it has no study.yaml")
     import yaml
 
     return parse_study(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path)), Store(folder)

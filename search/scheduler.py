@@ -31,7 +31,7 @@ class HalvingScheduler(NewestFirst):
     """Successive halving: ``rungs`` says at each rung who goes on, and stops a trial where too many others are better.
 
     A trial reports its records as they would be if it ended there, each with the curve so far (see
-    ``search.trial.trainable``). Nothing of this is in Ray's snapshots: ``Rungs.from_records`` knows it all again.
+    ``search.ray_trial.trainable``). Nothing of this is in Ray's snapshots: ``Rungs.from_records`` knows it all again.
     """
 
     def __init__(self, rungs: Rungs) -> None:

@@ -6,9 +6,10 @@ trial that reported once, and leaves one whose value is not a number running for
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class StrictOptunaSearch(Searcher):
         first: recipes to hand out before anything is suggested.
         trials: how many trials to hand out, or None for no limit.
         deadline: the value of ``time.monotonic()`` after which none is handed out.
+        room: how many trials the cluster holds at once, asked anew each time. More are not handed out: a recipe that
+            waits for its turn was chosen before those that run could teach anything.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class StrictOptunaSearch(Searcher):
         first: Iterable[Recipe],
         trials: int | None,
         deadline: float,
+        room: Callable[[], float] = lambda: math.inf,
     ) -> None:
         modes = ["max" if objective in MAXIMIZED else "min" for objective in config.objectives]
         super().__init__(metric=list(config.objectives), mode=modes)  # pyright: ignore[reportArgumentType]
         self.suggester = Suggester(config, space, store, first=first)
         self._budget = config.budget
         self._left, self._deadline = trials, deadline
+        self._room, self._handed_out = room, set[str]()
         self._thinking: list[float] = []  # seconds of each suggestion
 
     @property
@@ -62,15 +67,18 @@ class StrictOptunaSearch(Searcher):
         return self.suggester.study()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next task, as Ray Tune's config, or FINISHED when the budget or the space is used up."""
+        """The next task, as Ray Tune's config; None if there is no room, FINISHED when the search is over."""
         start = time.monotonic()
         over = self._left == 0 or start > self._deadline or used_up(self._budget, self.suggester.knowledge)
+        if not over and len(self._handed_out) >= self._room():
+            return None
         task = None if over else self.suggester.suggest(trial_id)
         self._thinking.append(time.monotonic() - start)
         if task is None:
             return Searcher.FINISHED
         if self._left is not None:
             self._left -= 1
+        self._handed_out.add(trial_id)
         return {"task": task.model_dump_json()}
 
     def summary(self) -> dict[str, Any]:
@@ -79,6 +87,7 @@ class StrictOptunaSearch(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Has the suggester learn how the trial ended, from the records that the driver stored before this call."""
+        self._handed_out.discard(trial_id)
         self.suggester.ended(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -87,19 +87,23 @@ class Store(Records):
         append_lines(self._started_path, [as_line(self.started[-1])])
 
 
+class InUseError(UserError):
+    """A folder that another process is writing to."""
+
+
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
     """Holds the study folder for this process; the lock goes with the process, so a kill frees it.
 
     Raises:
-        UserError: another process is writing there.
+        InUseError: another process is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{folder} is in use by another search; wait for it or choose another folder") from error
+            raise InUseError(f"{folder} is in use by another search; wait for it or choose another folder") from error
         yield
 
 

@@ -17,8 +17,10 @@ from search.data import read_data
 from search.engine.rungs import RungSettings
 from search.errors import UserError
 from search.measure.target_checks import check_runs
+from search.placement import check_teachers
 from search.record import Objective
-from search.refusal import first_refusal
+from search.refusal import first_refusal, refuse_secret
+from search.resources import Resources
 from search.target import Target, name_or_file
 from search.tasks.table import KINDS, check_space
 from spaces.content import is_mapping
@@ -29,7 +31,6 @@ from spaces.space import Space
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 
 # What validators below check and Pydantic cannot say in a schema by itself.
-_PART_OR_WHOLE: JsonDict = {"anyOf": [{"maximum": 1}, {"multipleOf": 1}]}
 _OBJECTIVES: JsonDict = {"uniqueItems": True, "minItems": 2, "contains": {"const": "accuracy"}}
 
 
@@ -91,43 +92,6 @@ class Engine(_Section):
     """Time a recipe before it is trained, and leave out what cannot join the front; if not, no rung stops either."""
     starts: bool = True
     """Try hand-picked recipes first."""
-
-
-class Resources(_Section):
-    """What one trial takes, and how many run at once (as many as fit, if not given).
-
-    CPUs and GPUs may be parts of one (0.5: two trials share it) or whole numbers. A trial computes on as many threads
-    as it has whole CPUs, but at least one.
-    """
-
-    cpus_per_trial: float = Field(default=1, gt=0, json_schema_extra=_PART_OR_WHOLE)
-    """CPUs of a trial."""
-    gpus_per_trial: float = Field(default=0, ge=0, json_schema_extra=_PART_OR_WHOLE)
-    """GPUs of a trial."""
-    device: Literal["auto", "cpu"] = "auto"
-    """auto is the GPU that a trial holds; cpu is the CPU, also where PyTorch cannot use what is called a GPU."""
-    concurrent: int | None = Field(default=None, ge=1)
-    """Trials at once; null is as many as fit."""
-    trial_minutes: float | None = Field(default=None, gt=0)
-    """A trial that takes longer has failed."""
-    retries: int = Field(default=2, ge=0)
-    """How often a trial whose worker died is tried again, from its last epoch; one that breaks by itself is not."""
-    stage_cache: Path | None = None
-    """A folder of trainings and scans for several studies, on several machines too; null is one of the study's own."""
-    stage_cache_gb: float = Field(default=4.0, gt=0)
-    """Gigabytes of it; what is over them goes, first what was not used for longest."""
-
-    @field_validator("cpus_per_trial", "gpus_per_trial")
-    @classmethod
-    def _part_or_whole(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError("above one, Ray gives whole CPUs and GPUs only")
-        return value
-
-    @property
-    def torch_device(self) -> str:
-        """What trials compute on, as Ultralytics names it: the first GPU that they hold, or the CPU."""
-        return "0" if self.gpus_per_trial and self.device == "auto" else "cpu"
 
 
 class FinalSettings(_Section):
@@ -193,6 +157,13 @@ class StudyConfig(_Section):
     """How an architecture is trained first."""
     train_settings: dict[str, bool | int | float | str] = {}
     """Settings of Ultralytics' trainer for every training, such as ``mosaic: 0.0``."""
+    optuna_storage: str | None = None
+    """URL, without a password, of a database for Optuna's view of the study; null is ``optuna.log`` in its folder."""
+
+    @field_validator("optuna_storage")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return refuse_secret(value, "put the whole URL into the environment variable OPTUNA_STORAGE")
 
     @field_validator("model")
     @classmethod
@@ -263,6 +234,7 @@ def check_files(config: StudyConfig) -> None:
     space = config.load_space()
     check_space(space, KINDS[read_data(config.data).task])
     check_runs(config.targets, space)
+    check_teachers(space, config.resources)
     model = Path(config.model)
     # A bare name such as yolov8n.pt is Ultralytics' to fetch; anything with a folder must be there.
     if not model.is_file() and len(model.parts) > 1:

@@ -13,7 +13,7 @@ from torch import nn
 
 from search.cache import stage_name
 from search.inputs import Inputs
-from search.stages.finetune import OnEpoch, finetune
+from search.stages.finetune import OnEpoch, divided, finetune
 from search.stages.trainer import AfterStep
 from spaces.recipe import Distill, Finetune, NoDistill, UnlabeledDistill
 
@@ -46,6 +46,15 @@ def train_once(
         NotTrainedError: the cache does not have it, and ``inputs.may_train`` is false.
     """
 
+    cache = inputs.cache
+    name = _name(model, part, distill, inputs, image_size=image_size, note=note) if cache is not None else ""
+    state = f"{name}.state"
+
+    def heard(done: int, total: int, snapshot: Callable[[], Any]) -> None:
+        if cache is not None:
+            cache.share_state(state)
+        on_epoch(done, total, snapshot)
+
     def make(checkpoint: Path | None = None) -> nn.Module:
         trained = finetune(
             model,
@@ -57,23 +66,21 @@ def train_once(
             seed=inputs.seed,
             threads=inputs.threads,
             device=inputs.device,
-            on_epoch=on_epoch,
+            on_epoch=heard,
             after_step=after_step,
             checkpoint=checkpoint,
             extra=inputs.train_settings,
+            processes=inputs.processes,
         )
         return finish(trained)
 
-    cache = inputs.cache
     if cache is None:
         return make()
-    name = _name(model, part, distill, inputs, image_size=image_size, note=note)
-    if not inputs.may_train and not cache.path(name).is_file():
+    if not inputs.may_train and name not in cache:
         raise NotTrainedError(name)
     cache.folder.mkdir(parents=True, exist_ok=True)
-    state = cache.path(f"{name}.state")
-    result = cache.get(name, lambda: make(state), load=_load, save=torch.save)
-    state.unlink(missing_ok=True)
+    result = cache.get(name, lambda: make(cache.bring(state)), load=_load, save=torch.save)
+    cache.drop(state)
     return result
 
 
@@ -101,10 +108,11 @@ def _name(
         part=part.model_dump(mode="json"),
         distill=distill.model_dump(mode="json", exclude={"teacher", "teacher_device", "images"}),
         taught=taught,
-        data=_tree_stamp(inputs.data.parent),
+        data=inputs.data_digest or _tree_stamp(inputs.data.parent),
         image_size=image_size,
         seed=inputs.seed,
         settings=inputs.train_settings,
+        processes=divided(part.batch, inputs.processes),
         note=note,
     )
 

@@ -20,7 +20,8 @@ from search.errors import UserError
 from search.measure.apart import Apart
 from search.measure.parcel import pack
 from search.results import open_study, summary
-from search.store import locked, write_atomically
+from search.storage.hold import held
+from search.store import write_atomically
 from search.study import check_files
 from search.target import Target
 from search.trial import reason_of, trained_trunk
@@ -72,7 +73,7 @@ def transfer(
     if not names:
         raise UserError(f"the front of {folder} is empty; there is nothing to take to other targets")
     rows: list[Row] = []
-    with locked(folder):
+    with held(folder):
         place = prepare(
             config.model_copy(update={"other_targets": ()}),
             folder,

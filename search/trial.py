@@ -1,15 +1,13 @@
 """One trial: a trunk's recipe in, one record for each of its leaves out.
 
 Latency comes first. The untrained model is exported and timed in every precision; leaves that cannot join the
-front are screened, and if none is left nothing is trained. ``try_recipe`` knows nothing of Ray; ``trainable`` is
-its thin edge. Torch is imported by the worker that runs a trial, not by the driver.
+front are screened, and if none is left nothing is trained. Nothing here knows Ray; ``search.ray_trial`` does. Torch is
+imported by the worker that runs a trial, not by the driver.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
@@ -23,6 +21,8 @@ from pydantic import BaseModel, ConfigDict
 
 from search.artifact import Gauge, MeasureLatency, add_artifact, write_artifact
 from search.engine.length import total_epochs
+from search.errors import FaultError
+from search.faults import gone
 from search.live.snapshot import OnStep, Step
 from search.record import Elsewhere, Record
 from search.screen import Bar, Expectation, why_not_worth, why_screened
@@ -52,8 +52,9 @@ def try_recipe(
     on_rung: OnRung = lambda records: None,
     elsewhere: Mapping[str, MeasureLatency] = MappingProxyType({}),
     on_step: OnStep = lambda step, done, total: None,
+    out: Path | None = None,
 ) -> list[Record]:
-    """Tries every leaf of one trunk and returns their records, in order; artifacts are in place before.
+    """Tries every leaf of one trunk and returns their records, in order, with their artifacts below ``out``.
 
     A leaf that fails costs that leaf alone and is recorded with its reason. What fails for the trunk is raised.
 
@@ -65,13 +66,16 @@ def try_recipe(
             raises ends the trial.
         elsewhere: times a file on each of the place's other targets, by name; on none if not given.
         on_step: hears of every step and of every epoch.
+        out: where ``artifacts`` are written; in the folder of ``place`` if not given.
+
+    Raises:
+        FaultError: a folder is full or gone, or nothing measures: no recipe is to blame.
     """
     from search.pipeline import shape
 
-    trunk = task.leaves[0]
+    trunk, out = task.leaves[0], out or place.folder
     steps = Steps(on_step)
-    with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name:
-        scratch = Path(name)
+    with place.scratch() as scratch:
         with steps.timed("shape"):
             model = shape(trunk, place.inputs)
             gauge = place.gauge(model, trunk.image_size, measure_latency)
@@ -83,39 +87,13 @@ def try_recipe(
             with steps.timed("train"):
                 model = trained_trunk(model, trunk, place, steps.counted(watch.look))
             with steps.timed("measure"):
-                ended = {leaf.id: _finish(leaf, model, gauge, place, scratch / "trained") for leaf in left}
+                ended = {leaf.id: _finish(leaf, model, gauge, place, scratch / "trained", out) for leaf in left}
                 records |= watch.with_curve(ended, trunk, model)
             with steps.timed("elsewhere"):
                 for target in place.others if elsewhere else ():
                     other = place.gauge(model, trunk.image_size, elsewhere[target.name], target)
-                    records = {n: _with(r, other, model, place, scratch) for n, r in records.items()}
+                    records = {n: _with(r, other, model, place, scratch, out) for n, r in records.items()}
     return [records[leaf.id].model_copy(update={"seconds": steps.seconds}) for leaf in task.leaves]
-
-
-def trainable(config: dict[str, Any], place: Workplace) -> None:
-    """Ray Tune's function: tries the task in ``config`` and reports its records in one result.
-
-    Before that it reports at every rung what they are if it is stopped there. What fails is reported too, and not
-    raised: only a worker that dies is tried again.
-    """
-    from ray import tune
-
-    from search.live.board import telling
-    from search.measure.bench import remote_latency
-    from search.ray_study import keep_to_cores
-
-    keep_to_cores()
-    task = Task.model_validate_json(config["task"])
-    latency, *others = (remote_latency(place.baseline(target), target) for target in (place.target, *place.others))
-    elsewhere = dict(zip((target.name for target in place.others), others, strict=True))
-    try:
-        with telling(task.leaves[0].trunk_id) as on_step:
-            records = try_recipe(task, place, latency, lambda r: tune.report({"rung": _as_json(r)}), elsewhere, on_step)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
-        traceback.print_exc()
-        reason = reason_of(error)
-        records = [Record(id=leaf.id, recipe=leaf, state="failed", reason=reason) for leaf in task.leaves]
-    tune.report({"records": _as_json(records)})
 
 
 def trained_trunk(model: Any, trunk: Recipe, place: Workplace, look: OnEpoch = lambda done, total, model: None) -> Any:
@@ -127,6 +105,8 @@ def trained_trunk(model: Any, trunk: Recipe, place: Workplace, look: OnEpoch = l
     deadline = time.monotonic() + 60 * place.trial_minutes if place.trial_minutes else math.inf
 
     def on_epoch(done: int, total: int, snapshot: Snapshot) -> None:
+        if not place.visible:  # before the state of this epoch is written there
+            raise gone(place.folder)
         if time.monotonic() > deadline:
             raise TimeoutError(f"over {place.trial_minutes:g} minutes after {done} of {total} epochs")
         look(done, total, snapshot)
@@ -199,8 +179,7 @@ def _screen(task: Task, model: Any, gauge: Gauge, place: Workplace, folder: Path
             file = write_leaf(model, leaf, place.inputs, folder=folder / leaf.id, form=place.target.format)
             measured = gauge.quick(file)
         except Exception as error:  # noqa: BLE001 - as in _finish
-            traceback.print_exc()
-            records[leaf.id] = Record(id=leaf.id, recipe=leaf, state="failed", reason=reason_of(error))
+            records[leaf.id] = Record(id=leaf.id, recipe=leaf, state="failed", reason=reason_unless_fault(error, place))
             continue
         reason = why_screened(
             measured.latency, size_bytes=measured.size_bytes, size_ratio=measured.size_ratio, bar=task.bar
@@ -224,7 +203,7 @@ def screened_trunk(records: dict[str, Record], task: Task) -> dict[str, Record]:
     return records | {n: r.model_copy(update={"state": "screened", "reason": reason}) for n, r in left.items()}
 
 
-def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Path) -> Record:
+def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Path, out: Path) -> Record:
     """The leaf's file, measured and in its place; a failure is this leaf's alone."""
     from search.pipeline import write_leaf
 
@@ -232,14 +211,13 @@ def _finish(leaf: Recipe, model: Any, gauge: Gauge, place: Workplace, folder: Pa
     try:
         file = write_leaf(model, leaf, place.inputs, folder=folder / leaf.id, form=form)
         measurement = gauge.full(file, leaf)
-        artifact = write_artifact(leaf.id, file, recipe=leaf, measurement=measurement, folder=place.folder, form=form)
+        artifact = write_artifact(leaf.id, file, recipe=leaf, measurement=measurement, folder=out, form=form)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
-        traceback.print_exc()
-        return Record(id=leaf.id, recipe=leaf, state="failed", reason=reason_of(error))
+        return Record(id=leaf.id, recipe=leaf, state="failed", reason=reason_unless_fault(error, place))
     return Record(id=leaf.id, recipe=leaf, state="complete", artifact=artifact, measurement=measurement)
 
 
-def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: Path) -> Record:
+def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: Path, out: Path) -> Record:
     """``record`` with what its recipe is on the target of ``gauge``; a failure there costs that target alone."""
     from search.pipeline import write_leaf
 
@@ -249,25 +227,30 @@ def _with(record: Record, gauge: Gauge, model: Any, place: Workplace, scratch: P
     try:
         check_carried(target, leaf)
         if target.format == place.target.format:
-            artifact, file = record.artifact, place.folder / record.artifact.path
+            artifact, file = record.artifact, out / record.artifact.path
         else:
             folder = scratch / target.format / leaf.id
             file = write_leaf(model, leaf, place.inputs, folder=folder, form=target.format)
-            artifact = add_artifact(record.id, file, folder=place.folder, form=target.format)
+            artifact = add_artifact(record.id, file, folder=out, form=target.format)
         found = Elsewhere(artifact=artifact, measurement=gauge.full(file, leaf))
     except Exception as error:  # noqa: BLE001 - as in _finish
-        traceback.print_exc()
-        found = Elsewhere(reason=reason_of(error))
+        found = Elsewhere(reason=reason_unless_fault(error, place))
     return record.model_copy(update={"elsewhere": {**record.elsewhere, target.name: found}})
+
+
+def reason_unless_fault(error: Exception, place: Workplace) -> str:
+    """What a record says of ``error``; what no recipe is to blame for is raised instead."""
+    if isinstance(error, FaultError):
+        raise error
+    if fault := place.fault_of(error):
+        raise fault from error
+    traceback.print_exc()
+    return reason_of(error)
 
 
 def reason_of(error: Exception) -> str:
     """What went wrong, as a record has it."""
     return f"{type(error).__name__}: {error}"[:500]
-
-
-def _as_json(records: list[Record]) -> str:
-    return json.dumps([record.model_dump(mode="json") for record in records])
 
 
 class Steps:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from search.artifact import Gauge, MeasureLatency
 from search.engine.rungs import RungSettings
-from search.errors import UserError
+from search.errors import FaultError, UserError
+from search.faults import fault_of, sees, watched
 from search.measure.parcel import pack
 from search.runtimes.session import Runtime
 from search.target import Target
@@ -19,7 +24,8 @@ from spaces.recipe import Recipe
 class Workplace:
     """Where trials of a study work; the same for all of them. Paths are absolute.
 
-    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format.
+    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format. ``token`` tells the
+    folder from another of the same path, on a machine that does not see it.
     """
 
     folder: Path
@@ -30,6 +36,34 @@ class Workplace:
     others: tuple[Target, ...] = ()
     trial_minutes: float | None = None
     rungs: RungSettings | None = None
+    token: str = ""
+
+    @property
+    def visible(self) -> bool:
+        """Whether the study folder is seen from here."""
+        return sees(self.folder, self.token)
+
+    @property
+    def written(self) -> list[Path]:
+        """The folders that trials write to, the study's first."""
+        cache = self.inputs.cache
+        return [self.folder, *([cache.folder] if cache else []), Path(tempfile.gettempdir())]
+
+    @contextmanager
+    def scratch(self) -> Generator[Path]:
+        """A folder for a while.
+
+        Raises:
+            FaultError: what broke inside is the fault of a folder; they are looked at while the scratch files still
+                take their room.
+        """
+        watch = partial(watched, self.written, self.token)
+        with watch(), tempfile.TemporaryDirectory(dir=self.folder / "cache") as name, watch():
+            yield Path(name)
+
+    def fault_of(self, error: BaseException) -> FaultError | None:
+        """The fault of a folder that explains ``error``, if that is what it is."""
+        return fault_of(error, self.written, self.token)
 
     @property
     def runtime(self) -> Runtime:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from search.commands.places import StudyDir as StudyDir  # what most commands take
 
 if TYPE_CHECKING:
     from search.study import Constraints
@@ -24,7 +25,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", min=0, help="Only what is as fast (median).")]
 MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Only what is as small.")]
 MaxDrop = Annotated[float | None, typer.Option("--max-drop", min=0, max=1, help="Of accuracy; 0.01 is a point.")]
-StudyDir = Annotated[Path, typer.Argument(metavar="DIR", help="A study folder, such as results/demo.")]
 Devices = Annotated[
     str,
     typer.Option(help="Where each stage runs, with commas between: cpu:3, cpu:0-3 or cuda:1 [default: a core each]."),

@@ -11,13 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from search.commands.app import Json, MaxDrop, MaxLatency, MaxSize, Quiet, StudyDir, app, limits
+from search.commands.places import Findings, Place, Work, opened, study_findings, study_folder
 from search.tasks.kind import TaskName
 
 
 @app.command(epilog="Example: python -m search run study.yaml --set budget.minutes=60")
 def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
-    out: Annotated[Path | None, typer.Option(help="The study folder [default: results/<name>].")] = None,
+    out: Annotated[str | None, typer.Option(help="The study folder, or a URL [default: results/<name>].")] = None,
+    work: Work = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -25,16 +27,17 @@ def run(
     from search.study import load_study
 
     config = load_study(study, overrides)
-    _run(config, out or Path("results") / config.name, quiet)
+    _run(config, opened(out or f"results/{config.name}", work), quiet)
 
 
 @app.command(epilog="Example: python -m search resume results/demo")
-def resume(folder: StudyDir, quiet: Quiet = False) -> None:
+def resume(place: Place, work: Work = None, quiet: Quiet = False) -> None:
     """Goes on with a study that was cut off; finished records are neither lost nor made again."""
     from search.driver import resume_study
     from search.results import open_study
     from search.study import check_files
 
+    folder = opened(place, work)
     config, _ = open_study(folder)
     check_files(config)
     _show(resume_study, config, folder, quiet)
@@ -69,7 +72,7 @@ def demo(
 
 @app.command(epilog="Example: python -m search front results/demo --pick recommended --max-latency-ms 5 --json")
 def front(
-    folder: StudyDir,
+    folder: Findings,
     pick: Annotated[str | None, typer.Option(help="recommended, knee, fastest, smallest or most-accurate.")] = None,
     target: Annotated[str | None, typer.Option(help="Another target of the study [default: its main one].")] = None,
     max_latency_ms: MaxLatency = None,
@@ -141,7 +144,10 @@ def contributions(
 
 @app.command(epilog="Example: python -m search compare results/mine results/random --plot growth.svg")
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Study folders.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", parser=study_findings, help="Study folders, or URLs of some."),
+    ],
     minutes: Annotated[float | None, typer.Option(min=0.1, help="When to look [default: the shortest's end].")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
     as_json: Json = False,
@@ -176,7 +182,14 @@ def transfer(
 @app.command(epilog="Example: python -m search check results/tonight --against results/champion --latency-margin 0.05")
 def check(
     folder: StudyDir,
-    against: Annotated[Path, typer.Option(metavar="CHAMPION_DIR", help="The study whose pick is in use.")],
+    against: Annotated[
+        Path,
+        typer.Option(
+            metavar="CHAMPION_DIR",
+            parser=study_folder,
+            help="The study whose pick is in use, or its URL.",
+        ),
+    ],
     pick: Annotated[str, typer.Option(help="The champion's pick, as front has it.")] = "recommended",
     accuracy_margin: Annotated[float, typer.Option(help="To gain; 0.01 is a point, negative allows a loss.")] = 0.0,
     latency_margin: Annotated[float, typer.Option(help="Share of the champion's latency to save.")] = 0.0,

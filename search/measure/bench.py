@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from search.artifact import MeasureLatency
-from search.errors import MeasurementError, UserError
+from search.errors import UnansweredError, UserError
 from search.measure.apart import Apart
 from search.measure.host import HostInfo, host_info
 from search.measure.latency import Latency
@@ -71,7 +71,8 @@ def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
     """A function (file, effort) that has the target's actor measure, waiting for its turn.
 
     Raises:
-        MeasurementError: from the function: as the actor does, or no answer within the hour.
+        MeasurementError: from the function, as the actor does.
+        UnansweredError: from the function: no answer within the hour.
     """
     bench, reference = ray.get_actor(target.slot), ray.put(pack(baseline))
 
@@ -81,8 +82,6 @@ def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
             return cast(Latency, ray.get(pending, timeout=WAITING))
         except GetTimeoutError as error:
             ray.cancel(pending)
-            raise MeasurementError(
-                f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?"
-            ) from error
+            raise UnansweredError(f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?") from error
 
     return measure

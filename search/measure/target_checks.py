@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import import_module, metadata
 from typing import Any
 
@@ -34,6 +35,14 @@ def why_not_here(target: Target) -> Obstacle | None:
     if not any(map(_installed, part.packages)):
         return Obstacle(f"{target.name} needs {' or '.join(part.packages)}", part.install)
     return _unloaded(target, part)
+
+
+def lacking(targets: Sequence[Target]) -> str:
+    """What this machine lacks to run files for one of ``targets``, and what to do; empty if nothing."""
+    for target in targets:
+        if obstacle := why_not_here(target) or formats.why_not_here(target.format, gpu=bool(list_gpus()[0])):
+            return ": ".join(obstacle)
+    return ""
 
 
 def check_targets() -> list[Check]:
@@ -74,8 +83,8 @@ def check_runs(targets: tuple[Target, ...], space: Space) -> None:
             space can write.
     """
     for target in () if "RAY_ADDRESS" in os.environ else targets:
-        if obstacle := why_not_here(target) or formats.why_not_here(target.format, gpu=bool(list_gpus()[0])):
-            raise UserError(f"target {target.name}: {': '.join(obstacle)}")
+        if reason := lacking([target]):
+            raise UserError(f"target {target.name}: {reason}")
     kinds = _kinds(space)
     main = targets[0]
     if not any(main.runs_kind(*kind) and not why_not_carried(main.format, kind[0]) for kind in kinds):

@@ -157,7 +157,7 @@ def _search(
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(folder / "tune"), callbacks=[Recorder(store, _Silent())], verbose=0
+            name="tune", storage_path=str(folder / "tune"), callbacks=[Recorder(store, _Silent(), folder)], verbose=0
         ),
     ).fit()
     return float(searcher.summary()["suggestion_seconds"])

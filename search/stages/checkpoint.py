@@ -11,26 +11,32 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from ultralytics.utils.torch_utils import unwrap_model
 
 
 def save_checkpoint(trainer: Any, path: Path) -> None:
     """Writes all that decides how ``trainer`` goes on after the epoch that it has just finished, in one move.
 
-    That is: the weights, their average, the optimizer, and every source of random numbers.
+    That is: the weights, their average, the optimizer, and every source of random numbers, of each process.
     """
     state = {
         "epoch": trainer.epoch,
         "steps": trainer.steps,
-        "model": trainer.model.state_dict(),
+        "model": unwrap_model(trainer.model).state_dict(),
         "average": trainer.ema.ema.state_dict(),
         "updates": trainer.ema.updates,
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
-        "random": _random_state(),
+        "random": trainer.random_states,
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(trainer: Any, path: Path) -> bool:
@@ -45,17 +51,33 @@ def load_checkpoint(trainer: Any, path: Path) -> bool:
     trainer.start_epoch = state["epoch"] + 1
     trainer.scheduler.last_epoch = state["epoch"]
     trainer.steps = state["steps"]
-    trainer.model.load_state_dict(state["model"])
+    model: Any = unwrap_model(trainer.model)
+    model.load_state_dict(state["model"])
     trainer.ema.ema.load_state_dict(state["average"])
     trainer.ema.updates = state["updates"]
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.scaler.load_state_dict(state["scaler"])
     for _ in range(trainer.start_epoch):
-        if hasattr(trainer.model.criterion, "update"):  # losses that change from epoch to epoch count them
-            trainer.model.criterion.update()
+        if hasattr(model.criterion, "update"):  # losses that change from epoch to epoch count them
+            model.criterion.update()
     _restore_order(trainer)
-    _restore_random_state(state["random"])
+    states = state["random"]
+    _restore_random_state(states[min(process(), len(states) - 1)])  # there may be more processes than there were
     return True
+
+
+def random_states() -> list[dict[str, Any]]:
+    """The sources of random numbers of each process that trains; all of them call this together."""
+    if not dist.is_initialized():
+        return [_random_state()]
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, _random_state())
+    return states
+
+
+def process() -> int:
+    """The number of this process among those that train together, 0 if it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 @contextmanager

@@ -158,7 +158,18 @@ def _moved(answers: Answers, device: torch.device) -> Answers:
 
 
 def _device(name: str) -> torch.device:
-    return torch.device(f"cuda:{name}" if name.isdigit() else name)
+    """The device that a ``teacher_device`` names, counted among those that this process sees.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
+        raise ValueError(
+            f"teacher_device: {name} is not there, a trial sees {seen} GPUs; raise resources.gpus_per_trial, or leave "
+            "it empty to teach beside the student"
+        )
+    return device
 
 
 def _head(model: nn.Module) -> Detect:

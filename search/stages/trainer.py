@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.utils.torch_utils import unwrap_model
 
 from search.stages.activation import set_share
-from search.stages.checkpoint import load_checkpoint, save_checkpoint
+from search.stages.checkpoint import load_checkpoint, random_states, save_checkpoint
 from search.stages.schedules import SCHEDULES, ema_decay
+from search.stages.shared import agree, share_loss, share_statistics, shared_gradients
 from search.tasks.kind import TaskKind
 from spaces.recipe import Finetune
 
@@ -28,6 +31,9 @@ class ModuleTrainer(BaseTrainer):
 
     The stock trainer rebuilds the model from its YAML file and so undoes every change of shape. Nothing is
     validated or saved here: accuracy is measured later, on the exported file. ``finetune`` explains the arguments.
+
+    In a process group of torch it trains on this process's share of every batch, to the weights that all of them get.
+    Ultralytics' own way to do that rebuilds the model in each process, and knows only GPUs.
     """
 
     def __init__(
@@ -44,8 +50,16 @@ class ModuleTrainer(BaseTrainer):
         self.model, self.part, self.loss_of, self.after_step = model, part, loss, after_step
         self.steps = 0  # of the optimizer
         self.checkpoint = checkpoint
+        self.processes = dist.get_world_size() if dist.is_initialized() else 1
+        self.random_states: list[dict[str, Any]] = []
         self.add_callback("on_pretrain_routine_end", ModuleTrainer._prepare)
         self.add_callback("on_train_start", ModuleTrainer._start)
+        self.add_callback("on_train_epoch_end", ModuleTrainer._keep_random_states)
+
+    @property
+    def whole(self) -> nn.Module:
+        """The model itself, without what shares its gradients."""
+        return unwrap_model(self.model)
 
     def _prepare(self) -> None:
         """Freezes and sets the horizon of the average, after Ultralytics has set both to its own ideas."""
@@ -56,10 +70,18 @@ class ModuleTrainer(BaseTrainer):
         assert self.ema is not None
         decay = ema_decay(self.part.ema, len(self.train_loader))
         self.ema.decay = decay  # pyright: ignore[reportAttributeAccessIssue]  # of another lambda's type
+        if self.processes > 1:
+            if not agree(bool(self.amp)):  # Ultralytics tries half precision in the first process alone
+                self.amp, self.scaler = False, torch.amp.GradScaler(enabled=False)
+            self.model = shared_gradients(self.model, self.device)
+            self.world_size = self.processes  # from here on the trainer scales the loss by it
 
     def _start(self) -> None:
         """Sets the loss once the model is where it will be trained, and goes on where a training was cut off."""
-        self.model.criterion = self.loss_of(self.model)
+        model: Any = self.whole
+        model.criterion = self.loss_of(model)
+        if self.processes > 1:
+            model.criterion = share_loss(model.criterion)
         if self.checkpoint is not None:
             load_checkpoint(self, self.checkpoint)
 
@@ -89,9 +111,19 @@ class ModuleTrainer(BaseTrainer):
             shrink(self.optimizer, self.part.l1)
         if self.part.swap_epochs:
             share = min(self.steps / (self.part.swap_epochs * len(self.train_loader)), 1.0)
-            set_share(self.model, share)
+            set_share(self.whole, share)
         if self.after_step is not None:
-            self.after_step(self.model, self.optimizer.param_groups[0]["lr"])
+            self.after_step(self.whole, self.optimizer.param_groups[0]["lr"])
+        if self.processes > 1:
+            share_statistics(self.whole)
+
+    def _keep_random_states(self) -> None:
+        if self.checkpoint is not None:
+            self.random_states = random_states()
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """The task's loader of this process's share of the batch."""
+        return super().get_dataloader(dataset_path, batch_size // self.processes, rank, mode)
 
     def validate(self) -> tuple[dict[str, float], float]:
         """Skips the validation of the last epoch."""

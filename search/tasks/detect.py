@@ -41,9 +41,10 @@ def read(path: Path) -> DataSet:
 
 
 def link(data: DataSet, split: str, folder: Path) -> str:
-    """Links to the images of a split and to their labels, and the list of the former."""
+    """Links to the images of a split and to their labels, and the list of the former, which may move with them."""
     links = [_link(image, index, folder, split) for index, image in enumerate(data.images[split])]
-    (folder / f"{split}.txt").write_text("\n".join(map(str, links)) + "\n", encoding="utf-8")
+    lines = [f"./{link.relative_to(folder).as_posix()}\n" for link in links]  # Ultralytics' way for beside the list
+    (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
     return f"{split}.txt"
 
 

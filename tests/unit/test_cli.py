@@ -82,6 +82,9 @@ def test_no_command_shows_the_help() -> None:
         ("resume TMP/none", "TMP/none is no study folder: it has no study.yaml"),
         ("front TMP", "TMP is no study folder: it has no study.yaml"),
         ("front TMP/empty", "TMP/empty has no baseline yet; go on with `python -m search resume TMP/empty`"),
+        ("front nothing://a/b", "nothing://a/b cannot be opened"),
+        ("report s3://me:word@bucket/a", "a URL with a password ends up in logs"),
+        ("resume TMP/none --work TMP/w", "--work is for a study behind a URL, and TMP/none is a folder"),
         ("front STUDY --pick best", "--pick best: allowed are recommended, knee, fastest, smallest, most-accurate"),
         (
             "apply TMP/none.yaml --model m.pt --data d.yaml --out TMP/out",

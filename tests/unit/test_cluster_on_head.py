@@ -12,23 +12,34 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.errors import UserError
 from cluster.inputs import read_inputs
+from cluster.places import folder_of
 from tests.unit.test_cluster_inputs import unpack, write
 
 ROOT = Path(__file__).resolve().parents[2]
 # In the place of the search, which would take minutes: what it is asked for, and the study folder that it would make.
 SEARCH = """
-import shutil, sys
+import json, shutil, sys
 from pathlib import Path
+working = Path.home() / "working"
+if sys.argv[1] == "sync":
+    if "gone" in sys.argv[2]:
+        sys.exit("error: there is no such bucket")
+    working.mkdir(parents=True, exist_ok=True)
+    print(json.dumps({"folder": str(working), "study": (working / "study.yaml").is_file()}))
+    sys.exit()
 print("search", *sys.argv[1:])
 if sys.argv[1] == "run":
-    folder = Path(sys.argv[4])
-    folder.mkdir(parents=True)
+    folder = working if "://" in sys.argv[4] else Path(sys.argv[4])
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(sys.argv[2], folder / "study.yaml")
 """
 
 
-def job(tmp_path: Path, dependencies: str = "[]", **changes: Any) -> subprocess.CompletedProcess[str]:
+def job(
+    tmp_path: Path, dependencies: str = "[]", root: str = "~/root", **changes: Any
+) -> subprocess.CompletedProcess[str]:
     """A job of a study with a model of its own, on a head whose home folder is ``tmp_path/home``."""
     (tmp_path / "model.pt").write_text(changes.pop("weights", "weights"))
     package = tmp_path / "package"
@@ -39,7 +50,7 @@ def job(tmp_path: Path, dependencies: str = "[]", **changes: Any) -> subprocess.
     (package / "pyproject.toml").write_text(f"[project]\ndependencies = {dependencies}\n")
     unpack(read_inputs(write(tmp_path / "study.yaml", model=str(tmp_path / "model.pt"), **changes)).packed(), package)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-m", "cluster.on_head", "study", "~/root"]
+    command = [sys.executable, "-m", "cluster.on_head", "study", root]
     home = {"HOME": str(tmp_path / "home")}
     return subprocess.run(
         command, cwd=package, env={**environment, **home}, capture_output=True, text=True, check=False, timeout=60
@@ -63,6 +74,30 @@ def test_a_study_starts_and_then_goes_on(tmp_path: Path) -> None:
     assert resumed.stdout == f"going on with cats in {folder}\nsearch resume {folder}\n", resumed
     assert yaml_of(folder / "study.yaml") == {**study, "budget": more, "resources": {"concurrent": 2}}
     assert Path(study["model"]).read_text() == "weights"
+
+
+def test_a_study_behind_a_url_starts_and_then_goes_on_from_what_is_there(tmp_path: Path) -> None:
+    """What was shipped is noted beside the study, so that another head, without this home folder, knows it too."""
+    root, place = "s3://lab/a?region=x", "s3://lab/a/studies/cats?region=x"
+    working, inputs = tmp_path / "home" / "working", tmp_path / "home" / "yolo-front" / "inputs" / "cats"
+    started = job(tmp_path, root=root, budget={"trials": 8})
+    assert started.stdout == f"starting cats in {place}\nsearch run {inputs}/study.yaml --out {place}\n", started
+    shutil.rmtree(inputs.parent)
+    resumed = job(tmp_path, root=root, budget={"trials": 20})
+    assert resumed.stdout == f"going on with cats in {place}\nsearch resume {place}\n", resumed
+    assert yaml_of(working / "study.yaml")["budget"] == {"trials": 20}
+    assert Path(yaml_of(working / "study.yaml")["model"]).read_text() == "weights"
+    refused = job(tmp_path, root=root, weights="others")
+    assert refused.stderr.startswith(f"error: {place} began as another study: it differs in model/model.pt;")
+    assert job(tmp_path, root="s3://gone").stderr == "error: there is no such bucket\n"
+
+
+def test_the_place_of_a_study() -> None:
+    assert folder_of("cats", "~/root/") == "~/root/studies/cats"
+    assert folder_of("cats", "/what?/x") == "/what?/x/studies/cats"
+    assert folder_of("cats", "gs://lab/") == "gs://lab/studies/cats"
+    with pytest.raises(UserError, match="leave the password out"):
+        folder_of("cats", "s3://key:word@lab")
 
 
 @pytest.mark.parametrize(

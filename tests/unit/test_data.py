@@ -173,7 +173,7 @@ def test_a_view_says_what_its_source_says(view: Path) -> None:
 
 
 def test_images_of_one_name_in_two_folders_stay_two(source: Path, view: Path) -> None:
-    links = [Path(line) for line in (view.parent / "train.txt").read_text().splitlines()]
+    links = [view.parent / line for line in (view.parent / "train.txt").read_text().splitlines()]
     assert len({link.name for link in links}) == 5
     twins = {link.resolve().relative_to(source.resolve()) for link in links if link.name.endswith("_0.png")}
     assert {str(twin) for twin in twins} == {"images/train/0.png", "images/train/more/0.png"}
@@ -282,3 +282,25 @@ def test_sample_batches_bring_their_boxes(view: Path) -> None:
     for index, red in enumerate(shades):
         mine = content["bboxes"][content["batch_idx"] == index]
         assert mine[:, 2].tolist() == pytest.approx(widths[red], abs=1e-3)
+
+
+def test_a_study_goes_on_elsewhere_with_the_same_data_only(tmp_path: Path) -> None:
+    """Its folder has the digest of the data that it began with; the view is made anew on each machine."""
+    from search.prepare import _view
+    from tests.studies import study
+
+    roots = {name: tmp_path / name for name in ("here", "copy", "other")}
+    for name, root in roots.items():
+        for split in ("train", "val"):
+            boxes = [(1 if name == "other" else 0, 0.5, 0.5, 0.2, 0.2)]
+            picture(root / "images" / split / "a.png", (9, 9, 9), boxes)
+    files = {name: data_yaml(root) for name, root in roots.items()}
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    digest = _view(study(data=str(files["here"])), first)[1]
+    assert _view(study(data=str(files["here"])), first)[1] == digest
+    (second / "data.json").write_bytes((first / "data.json").read_bytes())  # as it comes from the study's URL
+    with pytest.raises(UserError, match="is not the data that this study began with"):
+        _view(study(data=str(files["other"])), second)
+    assert _view(study(data=str(files["copy"])), second)[1] == digest

@@ -137,6 +137,25 @@ def test_a_space_that_is_used_up_ends_the_search(store: Store) -> None:
     assert searcher.suggest("c") == "FINISHED"
 
 
+def test_no_more_is_handed_out_than_there_is_room_for(space: Space, store: Store) -> None:
+    room = [1]
+    searcher = StrictOptunaSearch(
+        make_config(), space, store, first=[], trials=4, deadline=math.inf, room=lambda: room[0]
+    )  # fmt: skip
+    first = task_of(searcher.suggest("a"))
+    assert searcher.suggest("b") is None and len(store.started) == 1  # it is not even chosen
+    room[0] = 2  # a node came
+    second = task_of(searcher.suggest("c"))
+    room[0] = 1  # and went; its trial waits for another
+    end(searcher, store, "a", first)
+    assert searcher.suggest("d") is None
+    end(searcher, store, "c", second)
+    end(searcher, store, "e", task_of(searcher.suggest("e")))
+    end(searcher, store, "f", task_of(searcher.suggest("f")))
+    room[0] = 0
+    assert searcher.suggest("g") == "FINISHED"  # the budget ends a search that no node is left for
+
+
 def test_starting_recipes_come_first_and_are_known_to_the_sampler(space: Space, store: Store) -> None:
     first = starting_recipes(space, image_size=64)
     searcher = make_searcher(space, store, first=first, trials=4)

@@ -10,10 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.driver import fitting
-from search.errors import UserError
+from search.resources import Resources
 from search.results import open_study
-from search.study import Resources, StudyConfig, load_study, parse_study
+from search.study import StudyConfig, load_study, parse_study
 
 
 @pytest.fixture
@@ -268,22 +267,6 @@ def test_a_study_is_opened_from_its_folder(good: dict[str, Any], tmp_path: Path)
     opened, store = open_study(folder)
     assert opened == config
     assert store.records == {}
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "expected"), [(1, 0, 2), (0.5, 0, 4), (0.1, 0, 20), (2, 0, 1), (0.5, 0.25, 4), (1, 0.6, 1)]
-)
-def test_trials_pack_on_parts_of_cpus_and_gpus(cpus: float, gpus: float, expected: int) -> None:
-    assert fitting({"CPU": 2.0, "GPU": 1.0}, Resources(cpus_per_trial=cpus, gpus_per_trial=gpus)) == expected
-
-
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(UserError, match=r"asks for 4 CPUs and 0 GPUs, but there are 2 and 0"):
-        fitting({"CPU": 2.0}, Resources(cpus_per_trial=4))
-    with pytest.raises(UserError, match=r"1 CPUs and 0\.5 GPUs, but there are 2 and 0"):
-        fitting({"CPU": 2.0}, Resources(gpus_per_trial=0.5))
-    with pytest.raises(ValueError, match="whole"):
-        Resources(cpus_per_trial=1.5)
 
 
 def test_trials_that_hold_a_gpu_compute_on_it_unless_told_otherwise() -> None:

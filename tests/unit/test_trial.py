@@ -39,7 +39,7 @@ def test_a_leaf_that_cannot_be_timed_fails_alone(monkeypatch: pytest.MonkeyPatch
     nothing = Expectation(accuracy=((0.1,), (0.1,)), front=(), floor=0.0, least=1e9)  # neither would be worth it
     task = Task(leaves=leaves, bar=bar, expected=nothing)
     gauge: Any = SimpleNamespace(quick=quick)
-    place: Any = SimpleNamespace(inputs=None, target=Target())
+    place: Any = SimpleNamespace(inputs=None, target=Target(), fault_of=lambda error: None)
     records = _screen(task, None, gauge, place, tmp_path)
     assert [records[leaf.id].state for leaf in leaves] == ["stopped", "failed"]
     assert records[leaves[1].id].reason == "MeasurementError: it hangs its runtime"
