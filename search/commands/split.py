@@ -56,10 +56,11 @@ def _measured(found: dict[str, Any]) -> list[str]:
     lines = []
     for name, text in names.items():
         row = found[name]
+        quiet = row["pictures_per_s_by_cpu"]
         busy = " + ".join(f"{value:.1f}" for value in row["cpu_ms"])
-        lines.append(
-            f"{text:44} {row['pictures_per_s']:7.1f} pictures/s, alone {row['alone_ms_p50']:.1f} ms, CPU {busy} ms"
-        )
+        allows = f" ms (allows {quiet:.1f}/s)" if quiet else " ms"
+        rate = f"{row['pictures_per_s']:7.1f} pictures/s"
+        lines.append(f"{text:44} {rate}, CPU {busy}{allows}, alone {row['alone_ms_p50']:.1f} ms")
     for name, (ratio, low, high) in found["ratios"].items():
         lines.append(f"pipeline over {name}: ×{ratio:.2f} ({low:.2f} to {high:.2f})")
     return lines

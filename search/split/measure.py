@@ -53,8 +53,10 @@ def compare(path: Path, folder: Path, *, turns: int = TURNS, seconds: float = SE
 
     Returns:
         For ``pipeline``, ``threads`` (one process), ``replicas`` (a process each core) and ``single`` (one process on
-        one core): pictures a second, ms from picture to answer alone, CPU ms a picture of each process (medians); and
-        ``ratios``, the pipeline's pictures a second over the others', with their 95 % intervals.
+        one core): pictures a second, ms from picture to answer alone, CPU ms a picture of each process (medians), and
+        the pictures a second that this CPU time allows on cores without other work (not of several threads, whose CPU
+        time does not tell how long they wait for one another); and ``ratios``, the pipeline's pictures a second over
+        the others', with their 95 % intervals.
 
     Raises:
         MeasurementError: a stage is to run on a GPU: rivals would need as many.
@@ -128,14 +130,16 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def _told(rivals: dict[str, Rival]) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        name: {
+    result: dict[str, Any] = {}
+    for name, rival in rivals.items():
+        busy = [float(value) for value in np.median(rival.busy, axis=0)]
+        alike = {"pipeline": [max(busy)], "threads": []}.get(name, busy)  # every picture goes through each stage
+        result[name] = {
             "pictures_per_s": float(np.median(rival.rates)),
+            "pictures_per_s_by_cpu": sum(1000 / value for value in alike if value) or None,
             "alone_ms_p50": float(np.median(rival.alone)),
-            "cpu_ms": [float(value) for value in np.median(rival.busy, axis=0)],
+            "cpu_ms": busy,
         }
-        for name, rival in rivals.items()
-    }
     ours = 1 / np.array(rivals["pipeline"].rates)
     turns = range(len(ours))
     result["ratios"] = {
