@@ -115,7 +115,7 @@ def _lives(model: onnx.ModelProto) -> tuple[Mapping[str, int], Mapping[str, int]
         reads = [source[name] for name in node.input if name in graph.live]
         if not reads:
             continue
-        if node.op_type == "DequantizeLinear" and node.input[0] in graph.live:
+        if node.op_type == "DequantizeLinear" and len(reads) == 1:  # its scale is stored
             source[node.output[0]] = reads[0]
             continue
         source |= {name: name for name in node.output if name}
