@@ -8,7 +8,7 @@ import sys
 import typer
 
 from search.commands import studies, watching, bundle, serving, models, int8, tools  # noqa: F401 - in the order of the help  # isort: skip
-from search.commands import scaling, storage  # noqa: F401  # isort: skip
+from search.commands import scaling, split, storage  # noqa: F401  # isort: skip
 from search.commands.app import app
 from search.commands.places import RefusedError
 

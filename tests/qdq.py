@@ -81,6 +81,16 @@ class Net:
         return path
 
 
+def early_output(path: Path) -> Path:
+    """A file of three convolutions, whose second output is made after the first."""
+    net = Net().float_conv("c0").node("Sigmoid")
+    early = net.last
+    model = net.float_conv("c1").node("Sigmoid").float_conv("c2").model()
+    model.graph.output.append(helper.make_tensor_value_info(early, TensorProto.FLOAT, ["n", "c", "h", "w"]))
+    onnx.save(model, path)
+    return path
+
+
 class _Reader(CalibrationDataReader):
     def __init__(self, images: list[np.ndarray]) -> None:
         self.feeds = iter([{"x": image} for image in images])

@@ -25,6 +25,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", min=0, help="Only what is as fast (median).")]
 MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Only what is as small.")]
 MaxDrop = Annotated[float | None, typer.Option("--max-drop", min=0, max=1, help="Of accuracy; 0.01 is a point.")]
+Devices = Annotated[
+    str,
+    typer.Option(help="Where each stage runs, with commas between: cpu:3, cpu:0-3 or cuda:1 [default: a core each]."),
+]
 
 
 def limits(latency_ms: float | None, size_mb: float | None, drop: float | None) -> Constraints:

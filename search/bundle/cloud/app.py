@@ -27,6 +27,7 @@ from ray import serve
 from settings import Settings
 
 BATCHED = Path("triton", "yolo", "1", "model.onnx")  # the same model for any number of pictures
+STAGES = FOLDER / "stages"  # the same model in parts, if it is to run as a pipeline
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "No picture, or a broken one"},
@@ -80,6 +81,17 @@ api = FastAPI(
 )
 
 
+# Ray Serve pickles the class below when it is made, with what is there by then.
+def _load(settings: Settings) -> Model:
+    """The model in the form in which it is to run. Raises Refused."""
+    if STAGES.is_dir():
+        from piped import Piped  # there only then
+
+        return Piped(STAGES)
+    several = settings.batch > 1 and (FOLDER / BATCHED).is_file()
+    return Model(threads=settings.threads or None, file=str(BATCHED) if several else None)
+
+
 @serve.deployment
 @serve.ingress(api)
 class Predictor:
@@ -87,8 +99,7 @@ class Predictor:
 
     def __init__(self, settings: Settings) -> None:
         """Loads the model. Raises Refused if it does not answer as it should."""
-        several = settings.batch > 1 and (FOLDER / BATCHED).is_file()
-        self._model = Model(threads=settings.threads or None, file=str(BATCHED) if several else None)
+        self._model = _load(settings)
         self._megapixels = settings.megapixels
         self._work = ThreadPoolExecutor(2)  # that decode: more would hold more large pictures at once
         batching: Any = self._batch  # what serve.batch adds is not in its type
@@ -132,6 +143,10 @@ class Predictor:
         """A page to try it."""
         return HTMLResponse((FOLDER / "page.html").read_text(encoding="utf-8"))
 
+    def check_health(self) -> None:
+        """Raises Refused if the model cannot answer any more: Ray Serve then starts another copy."""
+        self._model.check()
+
     def _before(self, body: bytes) -> tuple[tuple[int, ...], NDArray[np.float32], Any]:
         pixels = read_picture(body, self._megapixels)
         return pixels.shape, *self._model.before(pixels)
@@ -153,10 +168,11 @@ def application(settings: Settings, threads: int) -> serve.Application:
         backpressure_config={"retry_after_s": 1},
         ray_actor_options={"num_cpus": threads},
         graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=2,  # a copy is replaced after three checks in a row that failed
         max_constructor_retry_count=1,
     ).bind(settings)
 
 
 _settings = Settings.read(os.environ)
-threads = _settings.threads or Model().threads
+threads = len(list(STAGES.glob("*.onnx"))) or _settings.threads or Model().threads
 app = application(_settings, threads)

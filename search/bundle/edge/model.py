@@ -78,6 +78,9 @@ class Model:
             return self._session.run(None, {self._name: planes})[0]
         return np.concatenate([self._session.run(None, {self._name: one[None]})[0] for one in planes])
 
+    def check(self) -> None:
+        """Raises Refused if it cannot answer any more, which may happen to one that runs elsewhere."""
+
     def after(self, output: NDArray[Any], placement: detection.Placement | None) -> NDArray[np.float32]:
         """What ``answer`` gives, of one picture's output (1, …) and what ``before`` gave with its input."""
         if placement is None:
