@@ -97,7 +97,7 @@ class StageCache:
         ended = time.monotonic()
         self._share_again = ended + max(STATE_SECONDS, (ended - began) / STATE_SHARE)
 
-    def put(self, name: str, write: Callable[[Path], None]) -> None:
+    def put(self, name: str, write: Callable[[Path], object]) -> None:
         """Has ``write`` write the result called ``name``, puts it in its place, and makes room for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f"{name}.", suffix=".tmp")

@@ -7,7 +7,9 @@ imported. Worker processes inherit it. Under pytest-xdist each worker makes its 
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -36,3 +38,10 @@ tempfile.tempdir = None  # it was found before
 # A deadline measures the machine and its other work, not the code.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+# OpenVINO imports absl if it is there (TensorBoard brings it). Its handler of logs closes the stream that it found when
+# it was imported, as soon as somebody sets up logging: that would be pytest's own.
+with suppress(ImportError):
+    from absl import logging
+
+    logging.get_absl_handler().python_handler.stream = sys.__stderr__
