@@ -7,6 +7,7 @@ imported. Worker processes inherit it. Under pytest-xdist each worker makes its 
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import suppress
@@ -38,6 +39,10 @@ tempfile.tempdir = None  # it was found before
 # A deadline measures the machine and its other work, not the code.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and so all of its children, also those of tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # OpenVINO imports absl if it is there (TensorBoard brings it). Its handler of logs closes the stream that it found when
 # it was imported, as soon as somebody sets up logging: that would be pytest's own.

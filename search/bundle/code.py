@@ -8,7 +8,7 @@ from search.bundle.manifest import Place
 
 EDGE = ("run.py", "benchmark.py", "model.py", "frames.py", "drawing.py")
 CLOUD = ("server.py", "app.py", "guard.py", "pictures.py", "settings.py", "page.html", "load.py", "triton_client.py")
-CONTAINER = ("Dockerfile", ".dockerignore")
+CONTAINER = ("Dockerfile", "Dockerfile.dockerignore")
 STEPS = ("detection.py", "classification.py", "answers.py")  # of search/runtimes: the same code measures and runs
 
 

@@ -29,7 +29,7 @@ from tests.tiny import SIZE, files_below, noise, onnx_answers, sha256
 
 OWN = {
     *("server.py", "app.py", "guard.py", "pictures.py", "settings.py", "page.html", "load.py", "triton_client.py"),
-    *("Dockerfile", ".dockerignore", "triton/yolo/config.pbtxt", "triton/yolo/1/model.onnx"),
+    *("Dockerfile", "Dockerfile.dockerignore", "triton/yolo/config.pbtxt", "triton/yolo/1/model.onnx"),
 }
 
 
