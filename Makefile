@@ -1,6 +1,6 @@
 PYTHON ?= python3
 PIP_EXTRA ?=
-PYTEST_ARGS ?= -m "not slow" -n auto
+PYTEST_ARGS ?= -m "not slow" -n auto --dist worksteal
 
 BIN := .venv/bin
 STAMP := .venv/.installed
