@@ -9,10 +9,13 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from search.bundle.make import make_bundle
+from search.bundle.manifest import Place
 from search.record import Artifact, Record
+from search.stages.export import export_onnx
 from search.store import Store
 from search.tasks.accuracy import Accuracy, ClassificationAccuracy
-from spaces.recipe import Int8Static, Recipe
+from spaces.recipe import Export, Int8Static, Recipe
 from tests.fakes import make_baseline, make_record
 from tests.tiny import sha256
 
@@ -50,3 +53,10 @@ def make_study(folder: Path, model: Path, *, size: int, task: str = "detect", **
 def _with_accuracy(record: Record, accuracy: Accuracy) -> Record:
     assert record.measurement
     return record.model_copy(update={"measurement": record.measurement.model_copy(update={"accuracy": accuracy})})
+
+
+def bundle_of(model: Any, folder: Path, *, size: int, task: str = "detect", place: Place = "edge") -> Path:
+    """The bundle of a study, in ``folder``, whose pick is ``model`` (a PyTorch module) in FP32."""
+    file = folder / "model.onnx"
+    export_onnx(model, Export(), image_size=size, path=file)
+    return make_bundle(make_study(folder / "study", file, size=size, task=task), pick="recommended", place=place)

@@ -8,6 +8,7 @@ python -m tests.writer URL-or-DIR WORK NAME COUNT PAUSE
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from spaces.recipe import ChannelPrune, Recipe
 from tests.fakes import make_baseline, make_record
 from tests.studies import study
 
+ROOT = Path(__file__).resolve().parents[1]
 SPACE = "image_size: 64\nprune:\n  - {kind: none}\n  - {kind: channels, ratio: {low: 0.05, high: 0.95}}\n"
 
 
@@ -85,6 +87,28 @@ def main(place: str, work: str, name: str, count: int, pause: float) -> None:
             append(store, folder, number)
             print(number, flush=True)
             time.sleep(pause)
+
+
+def start(place: str | Path, count: int, pause: float, work: Path | None = None) -> subprocess.Popen[str]:
+    """Such a driver as a process of its own."""
+    command = [sys.executable, "-m", "tests.writer", str(place), str(work or "-"), "cats", str(count), str(pause)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], number: int) -> None:
+    """Returns when it has written that record."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == str(number):
+            return
+    raise AssertionError(process.communicate())
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What it said, after it ended well."""
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return errors
 
 
 if __name__ == "__main__":

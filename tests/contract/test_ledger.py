@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from search.storage.ledger import Ledger
 from search.store import Store
 from search.study import StudyConfig, load_space
 from tests.postgres import PASSWORD, Postgres, binaries
-from tests.writer import config_of, main
+from tests.writer import append, config_of, ended, main, start, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,25 +73,6 @@ def recorded(folder: Path) -> list[str]:
     return [name for name in (json.loads(line)["id"] for line in lines) if name != BASELINE]
 
 
-def writer(folder: Path, count: int, pause: float = 0.02) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.writer", str(folder), "-", "cats", str(count), str(pause)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], number: int) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == str(number):
-            return
-    raise AssertionError(process.communicate())
-
-
-def ended(process: subprocess.Popen[str]) -> str:
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return errors
-
-
 def test_every_record_is_a_trial_with_its_parameters_values_and_state(kind: str, tmp_path: Path) -> None:
     main(str(tmp_path), "", "cats", 14, 0)
     study, records = ledger_of(tmp_path), Store(tmp_path).searched
@@ -137,7 +116,7 @@ def test_optuna_sees_the_front_that_the_records_have(kind: str, tmp_path: Path, 
 
 def test_a_killed_driver_adds_what_is_missing_and_doubles_nothing(kind: str, tmp_path: Path) -> None:
     for number in (3, 9):
-        driver = writer(tmp_path, 18)
+        driver = start(tmp_path, 18, pause=0.02)
         wait_for(driver, number)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -155,7 +134,7 @@ def test_a_killed_driver_adds_what_is_missing_and_doubles_nothing(kind: str, tmp
 
 def test_two_drivers_of_different_studies_at_once(kind: str, tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
-    drivers = [writer(folder, 18) for folder in folders]  # two studies of one name
+    drivers = [start(folder, 18, pause=0.02) for folder in folders]  # two studies of one name
     for driver in drivers:
         ended(driver)
     for folder in folders:
@@ -166,7 +145,7 @@ def test_a_database_that_is_away_stops_nothing_and_has_everything_later(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", postgres.url)
-    driver = writer(tmp_path, 30, pause=0.1)
+    driver = start(tmp_path, 30, pause=0.1)
     wait_for(driver, 3)
     postgres.stop()
     try:
@@ -225,7 +204,6 @@ def test_a_recipe_that_is_not_in_the_space_is_told_without_parameters(tmp_path: 
     assert load_space(config.space, image_size=64)
     main_store = Store(tmp_path)
     from tests.fakes import make_baseline
-    from tests.writer import append
 
     main_store.append([make_baseline()])
     append(main_store, tmp_path, 1)

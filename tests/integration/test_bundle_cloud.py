@@ -19,10 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from search.bundle.make import make_bundle
-from search.stages.export import export_onnx
-from spaces.recipe import Export
-from tests.bundles import make_study, picture
+from tests.bundles import bundle_of, picture
 from tests.lively import lively_model
 from tests.served import free_port, serving
 from tests.tiny import SIZE
@@ -32,10 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
-    export_onnx(lively_model(), Export(), image_size=SIZE, path=path)
-    study = make_study(tmp_path_factory.mktemp("study"), path, size=SIZE)
-    return make_bundle(study, pick="recommended", place="cloud")
+    return bundle_of(lively_model(), tmp_path_factory.mktemp("bundle"), size=SIZE, place="cloud")
 
 
 def run_bundle(bundle: Path, *arguments: object, python: str = sys.executable) -> subprocess.CompletedProcess[str]:

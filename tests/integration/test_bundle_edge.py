@@ -17,10 +17,7 @@ import pytest
 from PIL import Image
 from ultralytics import YOLO
 
-from search.bundle.make import make_bundle
-from search.stages.export import export_onnx
-from spaces.recipe import Export
-from tests.bundles import make_study, picture
+from tests.bundles import bundle_of, picture
 from tests.tiny import SIZE, tiny_model
 from tests.tiny_classifier import SIDE, tiny_classifier
 
@@ -45,17 +42,12 @@ def python(detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("detector") / "model.onnx"
-    export_onnx(tiny_model(), Export(), image_size=SIZE, path=path)
-    return make_bundle(make_study(tmp_path_factory.mktemp("study"), path, size=SIZE), pick="recommended")
+    return bundle_of(tiny_model(), tmp_path_factory.mktemp("detector"), size=SIZE)
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("classifier") / "model.onnx"
-    export_onnx(tiny_classifier(), Export(), image_size=SIDE, path=path)
-    study = make_study(tmp_path_factory.mktemp("study"), path, size=SIDE, task="classify")
-    return make_bundle(study, pick="recommended")
+    return bundle_of(tiny_classifier(), tmp_path_factory.mktemp("classifier"), size=SIDE, task="classify")
 
 
 @pytest.fixture

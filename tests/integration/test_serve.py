@@ -18,12 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.bundle.make import make_bundle
 from search.measure.end_to_end import Chain, open_chain
 from search.runtimes.session import Runtime
-from search.stages.export import export_onnx
-from spaces.recipe import Export
-from tests.bundles import make_study, picture
+from tests.bundles import bundle_of, picture
 from tests.lively import lively_model
 from tests.served import Service, of_bundle, search_serve, serving
 from tests.tiny import SIZE
@@ -36,19 +33,13 @@ MEGABYTES = 1
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("detector") / "model.onnx"
-    export_onnx(lively_model(), Export(), image_size=SIZE, path=path)
-    study = make_study(tmp_path_factory.mktemp("study"), path, size=SIZE)
-    return make_bundle(study, pick="recommended", place="cloud")
+    return bundle_of(lively_model(), tmp_path_factory.mktemp("detector"), size=SIZE, place="cloud")
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for the edge."""
-    path = tmp_path_factory.mktemp("classifier") / "model.onnx"
-    export_onnx(tiny_classifier(), Export(), image_size=SIDE, path=path)
-    study = make_study(tmp_path_factory.mktemp("study"), path, size=SIDE, task="classify")
-    return make_bundle(study, pick="recommended")
+    return bundle_of(tiny_classifier(), tmp_path_factory.mktemp("classifier"), size=SIDE, task="classify")
 
 
 @pytest.fixture(scope="module")

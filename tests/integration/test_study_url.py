@@ -14,26 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 from typer.testing import CliRunner
 
 import search.__main__  # noqa: F401 - all commands
 from search.commands.app import app
-from search.digits import make_digits
 from search.errors import UserError
 from search.storage.mirror import bring
 from tests.buckets import Bucket, running_bucket
-from tests.tiny import SHORT, tiny_model
+from tests.clusters import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
-SPACE = """
-image_size: 64
-activation: [silu, relu, hardswish]
-prune: [{kind: none}, {kind: channels, ratio: [0.25, 0.5]}]
-finetune: {kind: none}
-quantize: [{kind: fp32}, {kind: int8, images: 4}]
-"""
 TRIALS = 4
 
 
@@ -41,27 +31,6 @@ TRIALS = 4
 def bucket() -> Iterator[Bucket]:
     with running_bucket("lab") as found:
         yield found
-
-
-def write_study(folder: Path) -> Path:
-    """A study of a tiny untrained detector that trains nothing."""
-    make_digits(folder / "digits", image_size=64, counts={"train": 16, "val": 8, "test": 2})
-    torch.save({"model": tiny_model(architecture=SHORT)}, folder / "model.pt")
-    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
-    content = {
-        "name": "tiny",
-        "model": str(folder / "model.pt"),
-        "data": str(folder / "digits" / "data.yaml"),
-        "image_size": 64,
-        "space": str(folder / "space.yaml"),
-        "target": {"runs": 10},
-        "budget": {"trials": TRIALS},
-        "engine": {"screen": False},
-        "resources": {"concurrent": 1},
-        "final": None,
-    }
-    (folder / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return folder / "study.yaml"
 
 
 def finished(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -84,7 +53,7 @@ def ids(folder: Path) -> list[str]:
 
 @pytest.mark.timeout(1200)  # several searches, each a process, beside other tests
 def test_a_killed_study_goes_on_elsewhere_from_its_url_alone(bucket: Bucket, tmp_path: Path) -> None:
-    study, url = write_study(tmp_path), bucket.url("studies/tiny")
+    study, url = write_study(tmp_path, TRIALS, final=None), bucket.url("studies/tiny")
     first, second = tmp_path / "first", tmp_path / "second"
     assert "there is no such bucket" in refused("run", study, "--out", bucket.url("x", bucket="nobody"))
     command = [sys.executable, "-m", "search", "run", str(study), "--out", url, "--work", str(first)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.live.server import WatchServer
 from search.live.snapshot import FILE, Running, Snapshot
 from search.record import Record
 from search.results import open_study
 from search.store import Store, write_atomically
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, Recipe
 from tests.browser import Opened, browser, until
+from tests.drawn import MANY, SECONDS, STUDY, drawn_points, finished, many, nearest_gaps
 from tests.fakes import make_record
-from tests.integration.test_report_page import MANY, SECONDS, STUDY, drawn_points, finished, many, nearest_gaps
+from tests.watching import served
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")  # a folder: the pictures for the docs are written there
+
 POINTS = "document.querySelectorAll('#front-chart .records .record').length"
 
 
@@ -32,16 +32,6 @@ POINTS = "document.querySelectorAll('#front-chart .records .record').length"
 def chromium() -> Generator[Any]:
     with browser() as running:
         yield running
-
-
-@contextmanager
-def served(folder: Path) -> Generator[WatchServer]:
-    with WatchServer(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Generator
 from pathlib import Path
@@ -22,6 +21,7 @@ from search.store import Store, write_atomically
 from spaces.recipe import Recipe
 from tests.fakes import make_baseline
 from tests.studies import RECORDS, study
+from tests.watching import served
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,12 +33,8 @@ def server(tmp_path: Path) -> Generator[WatchServer]:
     write_atomically(folder / "study.yaml", study().to_yaml())
     (tmp_path / "secret").write_text("secret")
     Store(folder).append([make_baseline(), RECORDS["good"]])
-    with WatchServer(folder) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
-        thread.start()
+    with served(folder) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def ask(

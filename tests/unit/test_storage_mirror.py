@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,7 +28,7 @@ from search.storage.push import Push
 from search.storage.working import read_working, url_of, working_folder
 from search.store import Store
 from tests.buckets import Bucket, running_bucket
-from tests.writer import append, content_of, main, record_of
+from tests.writer import append, content_of, ended, main, record_of, start, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,26 +43,6 @@ def bucket() -> Iterator[Bucket]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "SETTLE", 0.05)
     monkeypatch.setattr(mirror, "PATIENCE", 0.5)
-
-
-def writer(url: str, work: Path, count: int, pause: float = 0.05) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.writer", url, str(work), "cats", str(count), str(pause)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], number: int) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == str(number):
-            return
-    raise AssertionError(process.communicate())
-
-
-def ended(process: subprocess.Popen[str]) -> str:
-    """What it said, after it ended well."""
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    return errors
 
 
 def ids(folder: Path) -> list[str]:
@@ -89,7 +67,7 @@ WANTED = ["baseline", *(record_of(number).id for number in range(60))]
 
 def test_a_killed_driver_is_followed_elsewhere_from_the_url_alone(bucket: Bucket, tmp_path: Path) -> None:
     url = bucket.url("killed")
-    first = writer(url, tmp_path / "first", 60)
+    first = start(url, 60, pause=0.05, work=tmp_path / "first")
     wait_for(first, 2)
     seen: list[str] = []
     for look in range(4):  # while it writes: a beginning, with every file
@@ -154,7 +132,7 @@ def test_wherever_a_kill_falls_no_record_is_there_without_its_file(tmp_path: Pat
 
 def test_a_second_driver_is_refused_and_may_read(bucket: Bucket, tmp_path: Path) -> None:
     url = bucket.url("two")
-    first = writer(url, tmp_path / "first", 30, pause=0.1)
+    first = start(url, 30, pause=0.1, work=tmp_path / "first")
     wait_for(first, 0)
     with pytest.raises(UserError, match=rf"in use by another search, process {first.pid} on .* taken over"):
         main(url, str(tmp_path / "second"), "cats", 1, 0)
@@ -166,7 +144,7 @@ def test_a_second_driver_is_refused_and_may_read(bucket: Bucket, tmp_path: Path)
 
 def test_a_place_that_is_away_for_a_while_has_everything_in_the_end(bucket: Bucket, tmp_path: Path) -> None:
     url = bucket.url("away")
-    driver = writer(url, tmp_path / "first", 150, pause=0.15)
+    driver = start(url, 150, pause=0.15, work=tmp_path / "first")
     wait_for(driver, 3)
     bucket.stop()
     try:
