@@ -123,6 +123,7 @@ def member(record: Record, baseline: Record) -> Member:
         **further_metrics(accuracy),
         "latency_ms_p50": latency.p50_ms,
         "latency_ms_p95": latency.p95_ms,
+        "latency_batch": latency.batch,
         "fps": latency.fps,
         "latency_ratio": latency.ratio,
         "latency_ratio_ci": [latency.ratio_low, latency.ratio_high],

@@ -1,7 +1,8 @@
 """The JSON schema of the study file, so that editors complete and check it while it is written.
 
 It is stricter than the tool where YAML leaves a choice (``"8"`` is no number in it), and does not know what depends on
-two keys or on files: names of targets given twice, a provider of another runtime, a data set that is not there.
+two keys or on files: names of targets given twice, a provider of another runtime, a batch for a runtime that takes
+one picture, a data set that is not there.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Constraints(_Section):
     max_latency_ratio: float | None = Field(default=None, gt=0)
     """Latency over the baseline's: 0.5 is half of it."""
     max_latency_ms: float | None = Field(default=None, gt=0)
-    """The median latency, in milliseconds."""
+    """The median latency of a run, in milliseconds; of a run with all pictures of the target's ``batch``."""
     max_size_mb: float | None = Field(default=None, gt=0)
     """The size of the file, in 10^6 bytes."""
 

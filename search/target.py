@@ -58,6 +58,8 @@ class Target(BaseModel):
     """pip's requirements for a Python environment of its own, if they do not go together with this project's."""
     threads: int = Field(default=1, ge=1, le=256)
     """CPU threads of the runtime."""
+    batch: int = Field(default=1, ge=1, le=256)
+    """Pictures in each run that is timed; for more than one the runtime has to read ONNX files."""
     cores: tuple[int, ...] | None = None
     """Cores that the measurement is pinned to; null is the last ones, as many as threads."""
     runs: int = Field(default=200, ge=10, le=100_000)
@@ -92,6 +94,12 @@ class Target(BaseModel):
             raise ValueError(f"there is no runtime {self.runtime}; known are {', '.join(RUNTIMES)}")
         if self.provider not in entry.providers:
             raise ValueError(f"{self.runtime} has no provider {self.provider}; it has {', '.join(entry.providers)}")
+        if self.batch > 1 and entry.format != "onnx":
+            raise ValueError(
+                f"batch {self.batch}: {self.runtime} takes one picture at a time, since a file in the format "
+                f"{entry.format} is for the one that it is exported with; leave batch out, or choose a target that "
+                f"reads ONNX files, such as {DEFAULT}"
+            )
         return self
 
     @classmethod

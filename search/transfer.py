@@ -37,7 +37,8 @@ class Row:
     """One model on one target.
 
     ``latency_ratio`` is to the FP32 baseline on the same target, ``ratio_to_main`` to the FP32 baseline on the study's
-    main target, each with its 95 % interval. Without values there is a ``reason``.
+    main target, each with its 95 % interval, and both of a run with ``latency_batch`` pictures. ``ratio_to_main`` is
+    None if the main target takes one picture at a time and this one more. Without values there is a ``reason``.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Row:
     ratio_to_main: float | None = None
     ratio_to_main_ci: tuple[float, float] | None = None
     latency_ms_p50: float | None = None
+    latency_batch: int | None = None
     size_bytes: int | None = None
     runtime: str = ""
     host: str = ""
@@ -101,11 +103,11 @@ def table(rows: Sequence[Row]) -> str:
         if row.accuracy is None:
             lines.append(f"| {row.target} | {row.model} | {row.reason} | | | | |")
             continue
-        assert row.latency_ratio and row.ratio_to_main and row.latency_ratio_ci and row.ratio_to_main_ci
-        assert row.latency_ms_p50 and row.size_bytes
+        assert row.latency_ratio and row.latency_ratio_ci and row.latency_ms_p50 and row.size_bytes
+        to_main = _ratio(row.ratio_to_main, row.ratio_to_main_ci) if row.ratio_to_main and row.ratio_to_main_ci else "–"
         lines.append(
             f"| {row.target} | {row.model} | {row.accuracy:.3f} | {_ratio(row.latency_ratio, row.latency_ratio_ci)} "
-            f"| {_ratio(row.ratio_to_main, row.ratio_to_main_ci)} | {row.latency_ms_p50:.1f} "
+            f"| {to_main} | {row.latency_ms_p50:.1f} "
             f"| {row.size_bytes / 1e6:.2f} |"
         )
     return "\n".join(lines)
@@ -158,17 +160,19 @@ def _measured(
 ) -> dict[str, Any]:
     from search.measure.accuracy import measure_accuracy
 
-    measure = partial(apart.measure, file)
-    here = measure(baseline=baseline)
-    main = measure(baseline=place.baseline(place.target), baseline_runtime=place.target.as_runtime)
+    measure, searched = partial(apart.measure, file), place.target
+    here, main = measure(baseline=baseline), None
+    if target.batch == 1 or searched.format == "onnx":
+        main = measure(baseline=place.baseline(searched), baseline_runtime=searched.as_runtime)
     runtime = replace(target.as_runtime, threads=place.inputs.threads)
     return {
         "accuracy": measure_accuracy(file, place.inputs.data, image_size=recipe.image_size, runtime=runtime).value,
         "latency_ratio": here.ratio,
         "latency_ratio_ci": (here.ratio_low, here.ratio_high),
-        "ratio_to_main": main.ratio,
-        "ratio_to_main_ci": (main.ratio_low, main.ratio_high),
+        "ratio_to_main": main and main.ratio,
+        "ratio_to_main_ci": main and (main.ratio_low, main.ratio_high),
         "latency_ms_p50": here.p50_ms,
+        "latency_batch": here.batch,
         "size_bytes": pack(file).size,
         "runtime": here.runtime,
         "host": here.host,

@@ -111,12 +111,16 @@ def _figures(measured: Measured) -> str:
         ("accuracy of the FP32 baseline", f"{measured.baseline_accuracy:.3f}"),
         *([("on the test split", f"{value_of(measured.test):.3f}, measured once")] if measured.test else []),
         ("latency, as a share of the FP32 baseline's", ratio),
-        ("latency", f"{measured.latency_ms_p50:.2f} ms (p50), {measured.latency_ms_p95:.2f} ms (p95)"),
+        (_of_a_run(measured), f"{measured.latency_ms_p50:.2f} ms (p50), {measured.latency_ms_p95:.2f} ms (p95)"),
         ("size", f"{measured.size_bytes / 1e6:.2f} MB, ×{measured.size_ratio:.3f} of the baseline's"),
         ("parameters", f"{measured.parameters:,}"),
         ("operations", f"{measured.flops / 1e9:.3g} GFLOP a picture"),
     ]  # fmt: skip
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _of_a_run(measured: Measured) -> str:
+    return "latency" if measured.latency_batch == 1 else f"latency of {measured.latency_batch} pictures at once"
 
 
 def _accuracy(measured: Measured) -> str:
@@ -136,9 +140,14 @@ def _how(manifest: Manifest) -> str:
         if measured.waiting >= 0.005
         else ""
     )
+    pictures = (
+        "one picture at a time"
+        if measured.latency_batch == 1
+        else f"{measured.latency_batch} pictures at once in a copy of the file that takes so many,"
+    )
     return (
         f"The accuracy is that of this very file on the {measured.images} images of the validation split, by "
-        f"Ultralytics' validator. The latency is that of the model alone, one picture at a time on {manifest.threads} "
+        f"Ultralytics' validator. The latency is that of the model alone, {pictures} on {manifest.threads} "
         f"thread(s) with {measured.runtime or 'ONNX Runtime'}, timed run by run beside the uncompressed model "
         f"({measured.runs} runs, {measured.clock} clock) "
         f"on host `{measured.host}`: {cpu}. Milliseconds hold for that machine only; the share "

@@ -164,6 +164,7 @@ def _measured(record: Record, baseline: Record, machine: dict[str, Any]) -> Meas
         test=shown(measurement.test) if measurement.test else None,
         latency_ms_p50=latency.p50_ms,
         latency_ms_p95=latency.p95_ms,
+        latency_batch=latency.batch,
         latency_ratio=latency.ratio,
         latency_ratio_ci=(latency.ratio_low, latency.ratio_high),
         waiting=latency.waiting,

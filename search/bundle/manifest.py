@@ -57,6 +57,7 @@ class Sample(_Section):
 class Measured(_Section):
     """The figures of the card; accuracies are fractions, times milliseconds, intervals of 95 %.
 
+    Latency is of a run with ``latency_batch`` pictures, which the model of a bundle takes one at a time.
     ``waiting`` is the share of the wall time in which other work held the core, and ``host`` the id and what
     ``host.json`` says of the machine.
     """
@@ -70,6 +71,7 @@ class Measured(_Section):
     test: dict[str, Any] | None
     latency_ms_p50: float = Field(gt=0)
     latency_ms_p95: float
+    latency_batch: int = Field(default=1, ge=1)  # bundles of old do not say it
     latency_ratio: float
     latency_ratio_ci: tuple[float, float]
     waiting: float

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.errors import MeasurementError
+from search.measure.batch_check import check_batch
 from search.measure.batched import rewrite_batch
-from search.measure.throughput import check_batch
 from search.runtimes.session import Runtime, checked
 from search.runtimes.table import open_session
 

@@ -46,6 +46,7 @@ class Verdict:
 def verify_bundle(folder: Path, *, data: Path | None = None, split: str = "val", seconds: float = 30.0) -> Verdict:
     """Compares checksums, the answer to the sample picture, latency and, with ``data``, accuracy.
 
+    Latency is of a run with as many pictures as on the card, for which the model is rewritten as it was for the study.
     If a checksum is wrong, nothing else is looked at.
 
     Raises:
@@ -56,14 +57,16 @@ def verify_bundle(folder: Path, *, data: Path | None = None, split: str = "val",
     if wrong:
         return _verdict(folder, [sums], {})
     manifest = read_manifest(folder)
-    target = load_target(DEFAULT, threads=manifest.threads, seconds=seconds)
+    card = manifest.measured
+    target = load_target(DEFAULT, threads=manifest.threads, batch=card.latency_batch, seconds=seconds)
     checks = [sums, _runner(folder, manifest), _answers(folder, manifest)]
     with Apart(target) as apart:
         latency = apart.measure(folder / MODEL, baseline=folder / MODEL)
-    checks.append(compare_latency(manifest.measured, latency))
+    checks.append(compare_latency(card, latency))
     measured: dict[str, Any] = {
         "latency_ms_p50": latency.p50_ms,
         "latency_ms_p95": latency.p95_ms,
+        "latency_batch": latency.batch,
         "waiting": latency.waiting,
         "host": latency.host,
         "runtime": latency.runtime,
@@ -71,13 +74,17 @@ def verify_bundle(folder: Path, *, data: Path | None = None, split: str = "val",
     }
     if data is not None:
         found = _accuracy(folder, manifest, data, split, target)
-        measured |= {"split": split, "metric": manifest.measured.metric, "accuracy": found}
-        checks.append(compare_accuracy(manifest.measured, found, split))
+        measured |= {"split": split, "metric": card.metric, "accuracy": found}
+        checks.append(compare_accuracy(card, found, split))
     return _verdict(folder, checks, measured)
 
 
 def compare_latency(card: Measured, latency: Latency) -> Check:
-    """Milliseconds beside the card's, on the same host only, each without the time in which others had the core."""
+    """Milliseconds beside the card's, on the same host only, each without the time in which others had the core.
+
+    Both are of a run with as many pictures.
+    """
+    assert latency.batch == card.latency_batch
     here, there = latency.p50_ms * (1 - latency.waiting), card.latency_ms_p50 * (1 - card.waiting)
     if latency.host != card.host:
         text = (

@@ -153,6 +153,7 @@ class Follower:
         return {
             "title": self._config.name,
             "folder": str(self._folder),
+            "batch": self._config.target.batch,
             "baseline": told and {
                 "name": "the baseline",
                 "text": "as it came in",

@@ -16,6 +16,7 @@ from search.measure.latency import Latency, usable_cores
 from search.measure.pairs import Effort
 from search.measure.profile import Profile, profile_from
 from search.measure.quiet import measuring
+from search.measure.several import Several
 from search.measure.worker import Worker
 from search.runtimes.session import Runtime
 from search.target import Target
@@ -23,6 +24,7 @@ from search.target import Target
 NOISY = "a training did not pause for it"
 PROFILING = 1200.0  # seconds; a profile of a usual model takes about one minute
 GRACE = 120.0  # seconds beyond an effort's own: loading two models, warming up, and a second attempt's overhead
+A_PICTURE = 10.0  # seconds of that for each picture in a run after the first
 
 
 class Apart:
@@ -33,6 +35,8 @@ class Apart:
 
     def __init__(self, target: Target, python: Path | None = None) -> None:
         self._target, self._worker = target, Worker(target.environment, python=python)
+        self._grace = GRACE + A_PICTURE * (target.batch - 1)
+        self._several = Several(self._worker, target.batch, seconds=self._grace)
 
     def __enter__(self) -> Apart:
         return self
@@ -51,28 +55,34 @@ class Apart:
     ) -> Latency:
         """What ``measure_latency`` gives on the target, from the child; with the target's effort, if not given.
 
+        Files are for one picture; with the target's ``batch`` they are rewritten for so many, and both are timed so.
         It waits for its turn on this machine. ``baseline_runtime`` runs the baseline, if that is for another target;
         the target's environment must have it. ``timeout`` is in seconds; by default it is what the target's effort
         may take, and some.
 
         Raises:
             UserError: the target's environment cannot be made.
-            MeasurementError: as ``measure_latency`` does, and when the child hangs or dies.
+            MeasurementError: as ``measure_latency`` does, when the child hangs or dies, and when a file does not
+                answer the target's batch of pictures as it answers each alone.
         """
-        target = self._target
-        effort = effort or target.effort()
-        request = {
-            "do": "measure",
-            "candidate": str(candidate),
-            "baseline": str(baseline),
-            "runtime": asdict(target.as_runtime),
-            "baseline_runtime": asdict(baseline_runtime) if baseline_runtime else None,
-            "effort": asdict(effort),
-            "cores": target.cores,
-        }
-        seconds = 2 * effort.seconds + GRACE if timeout is None else timeout
+        target, runtime = self._target, self._target.as_runtime
+        effort, other = effort or target.effort(), baseline_runtime or runtime
+        seconds = 2 * effort.seconds + self._grace if timeout is None else timeout
         self._worker.prepare()  # which may take minutes, and no turn
-        with measuring(quiet=target.pauses_training) as still:
+        with (
+            measuring(quiet=target.pauses_training) as still,
+            self._several.files((candidate, runtime), (baseline, other)) as (ours, theirs),
+        ):
+            request = {
+                "do": "measure",
+                "candidate": str(ours),
+                "baseline": str(theirs),
+                "runtime": asdict(runtime),
+                "baseline_runtime": asdict(other),
+                "effort": asdict(effort),
+                "cores": target.cores,
+                "batch": target.batch,
+            }
             answer = self._worker.ask(request, about=candidate, seconds=seconds)
         latency = Latency(**answer["latency"] | {"host": host_info(target.as_runtime).id})
         return latency if still or not target.pauses_training else replace(latency, doubts=(*latency.doubts, NOISY))
@@ -113,6 +123,7 @@ class Apart:
     def close(self) -> None:
         """Ends the child, if there is one."""
         self._worker.close()
+        self._several.close()
 
     @property
     def pid(self) -> int | None:

@@ -1,7 +1,7 @@
 """An ONNX file for one picture, rewritten for several at once.
 
 Exports of a fixed size have the 1 of the batch in the shapes of inputs and outputs and in the targets of reshapes.
-Whether a rewritten file computes the same is checked where it runs (``search.measure.throughput.check_batch``).
+Whether a rewritten file computes the same is checked where it runs (``search.measure.batch_check``).
 """
 
 from __future__ import annotations
@@ -43,18 +43,22 @@ def rewrite_batch(source: Path, target: Path, batch: int | None) -> None:
     With a batch of None, for any number of pictures.
 
     Raises:
-        MeasurementError: the file has no input of one picture, or reshapes to a shape that it computes.
+        MeasurementError: the file is missing or broken, has no input of one picture, or reshapes to a shape that it
+            computes.
     """
     import onnx
 
-    model = onnx.load(source)
+    model = _loaded(source)
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         if value.name not in constants:
             first = value.type.tensor_type.shape.dim[0] if value.type.tensor_type.shape.dim else None
             if first is None or first.dim_value not in (0, 1):
-                raise MeasurementError(f"input {value.name!r} of {source} is not of one picture")
+                raise MeasurementError(
+                    f"input {value.name!r} of {source} is not of one picture, so the file is not rewritten for "
+                    "several; export it for one"
+                )
             _set_size(first, batch)
     for value in graph.output:
         if value.type.tensor_type.shape.dim:
@@ -62,6 +66,17 @@ def rewrite_batch(source: Path, target: Path, batch: int | None) -> None:
     del graph.value_info[:]  # shapes of what is between, for one picture
     _rewrite_reshapes(graph, batch, source)
     onnx.save(model, target)
+
+
+def _loaded(source: Path) -> onnx.ModelProto:
+    import onnx
+
+    if not source.is_file():
+        raise MeasurementError(f"there is no ONNX file at {source}; export the model first, or correct the path")
+    try:
+        return onnx.load(source)
+    except Exception as error:  # protobuf's, and those of files of weights beside it
+        raise MeasurementError(f"{source} is no ONNX file ({error}); export the model again") from error
 
 
 def _set_size(size: onnx.TensorShapeProto.Dimension, batch: int | None) -> None:
@@ -87,7 +102,10 @@ def _rewrite_reshapes(graph: onnx.GraphProto, batch: int | None, source: Path) -
         if node.op_type != "Reshape":
             continue
         if node.input[1] not in shapes:
-            raise MeasurementError(f"{source} computes the shape of a reshape, {node.name or node.output[0]!r}")
+            raise MeasurementError(
+                f"{source} computes the shape of a reshape, {node.name or node.output[0]!r}, so it is not rewritten "
+                "for several pictures; export it with fixed sizes, or time one picture at a time"
+            )
         shape = shapes[node.input[1]]
         if len(shape) and shape[0] == 1:
             name = f"reshape_{number}_of_{batch or 'any'}"

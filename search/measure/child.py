@@ -1,8 +1,8 @@
 """The child process of ``search.measure.worker``: a JSON request a line on standard input, an answer a line back.
 
-A request's ``do`` is ``measure``, two files' latency; ``profile``, more of them; ``open``, which loads a model; or
-``run``, which runs that on the arrays of a folder. It may run in an environment that has little more than numpy and a
-runtime, so nothing else is imported here.
+A request's ``do`` is ``measure``, two files' latency; ``check``, whether a file for several pictures answers as that
+for one; ``profile``, more of two files; ``open``, which loads a model; or ``run``, which runs that on the arrays of a
+folder. It may run in an environment that has little more than numpy and a runtime, so nothing else is imported here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from search.errors import MeasurementError
+from search.measure.batch_check import why_no_batch
 from search.measure.latency import measure_latency
 from search.measure.pairs import Effort
 from search.measure.profile import profile_model
@@ -62,14 +63,18 @@ class _Requests:
         candidate: str,
         baseline: str,
         runtime: dict[str, Any],
-        baseline_runtime: dict[str, Any] | None,
+        baseline_runtime: dict[str, Any],
         effort: dict[str, Any],
         **more: Any,
     ) -> dict[str, Any]:
         """Two files' latency beside one another."""
-        more["baseline_runtime"] = Runtime(**baseline_runtime) if baseline_runtime else None
-        own = {"runtime": Runtime(**runtime), "effort": Effort(**effort)}
+        own = {"runtime": Runtime(**runtime), "baseline_runtime": Runtime(**baseline_runtime)}
+        more["effort"] = Effort(**effort)
         return {"latency": asdict(measure_latency(Path(candidate), Path(baseline), **own, **more))}
+
+    def check(self, single: str, batched: str, batch: int, runtime: dict[str, Any]) -> dict[str, Any]:
+        """Why a file for ``batch`` pictures does not answer as that for one; empty if it does."""
+        return {"why": why_no_batch(Path(single), Path(batched), batch, Runtime(**runtime))}
 
     def profile(
         self, candidate: str, baseline: str, runtime: dict[str, Any], images: str, **more: Any

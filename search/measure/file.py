@@ -48,6 +48,7 @@ def measure_file(
         "against": str(baseline),
         "latency_ms_p50": latency.p50_ms,
         "latency_ms_p95": latency.p95_ms,
+        "latency_batch": latency.batch,
         "fps": latency.fps,
         "latency_ratio": latency.ratio,
         "latency_ratio_ci": [latency.ratio_low, latency.ratio_high],

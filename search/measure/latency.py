@@ -41,6 +41,7 @@ ATTEMPTS = 2  # of a measurement that gives reason to doubt it
 class Latency:
     """One paired measurement. `p50_ms`, `p95_ms` and `fps` are wall time; the ratio is by `clock`.
 
+    Times are of one run, candidate's and baseline's alike, which has `batch` pictures; `fps` is pictures a second.
     `ratio` is candidate over baseline, so 0.5 is twice as fast; `ratio_low` and `ratio_high` bound it with
     95 % confidence. `cores` are the ones the measurement was pinned to, None when it was not pinned. `waiting` is the
     share of the wall time in which other work held the core: milliseconds are too long by it, the ratio is not.
@@ -67,6 +68,7 @@ class Latency:
     doubts: tuple[str, ...] = ()
     runtime: str = ""
     host: str = ""
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if self.cores is not None:  # JSON has no tuples: a record read back gives a list
@@ -82,6 +84,7 @@ def measure_latency(
     baseline_runtime: Runtime | None = None,
     effort: Effort = USUAL,
     cores: Sequence[int] | None = None,
+    batch: int = 1,
     seed: int = 0,
 ) -> Latency:
     """Times two model files in turn, each on a fixed random input of its own input shape.
@@ -96,6 +99,7 @@ def measure_latency(
         effort: when the ratio is known well enough, and when to give up.
         cores: logical cores to pin this thread and the sessions' threads to. None takes the last ones that
             this process may use, as many as threads. Linux only: another system leaves the placement to itself.
+        batch: pictures in the input of both files.
         seed: of the input and of the order within pairs.
 
     Raises:
@@ -119,7 +123,7 @@ def measure_latency(
         while len(found) < ATTEMPTS and (not found or found[-1].doubts):
             own_seed = seed + len(found)
             series = time_pairs((ours.open, theirs.open), effort, threads=threads, seed=own_seed, clock=clock)
-            found.append(_latency(series, runtime, taken))
+            found.append(_latency(series, runtime, taken, batch))
     return min(found, key=lambda latency: len(latency.doubts))
 
 
@@ -136,13 +140,13 @@ class _Model:
         return checked(open_session(self._path, self._runtime).bind(self._arrays), self._path)
 
 
-def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None) -> Latency:
+def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None, batch: int) -> Latency:
     ratio, low, high = series.ratio()
     p50, p95 = (float(value) for value in np.percentile(series.wall[:, 0], [50, 95]))
     return Latency(
         p50_ms=p50,
         p95_ms=p95,
-        fps=1000 / p50,
+        fps=1000 * batch / p50,
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
@@ -157,6 +161,7 @@ def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None) ->
         waiting=waiting(series),
         doubts=doubts(series),
         runtime=described(runtime),
+        batch=batch,
     )
 
 

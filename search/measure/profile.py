@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import MeasurementError
+from search.measure.batch_check import why_no_batch
 from search.measure.end_to_end import EndToEnd, measure_end_to_end
 from search.measure.latency import last_cores, pinned
 from search.measure.memory import peak_memory
-from search.measure.throughput import Throughput, check_batch, measure_throughput
+from search.measure.throughput import Throughput, measure_throughput
 from search.runtimes.session import Runtime
-from search.runtimes.table import open_session
 
 BUSY = 0.1  # share of waiting from which on a throughput is doubted
 
@@ -129,14 +129,8 @@ def _why_no_batch(singles: tuple[Path, Path], batched: tuple[Path, Path] | str, 
     """Why the batched files cannot be timed; empty if they answer as the single ones do."""
     if isinstance(batched, str):
         return batched
-    for single, several in zip(singles, batched, strict=True):
-        try:
-            why = check_batch(open_session(single, runtime), open_session(Path(several), runtime), batch, single)
-        except Exception as error:  # noqa: BLE001 - a runtime's exceptions have no common base class
-            why = f"it does not run: {error}"
-        if why:
-            return f"{single}, rewritten for {batch} pictures: {why}"
-    return ""
+    pairs = zip(singles, map(Path, batched), strict=True)
+    return next(filter(None, (why_no_batch(single, several, batch, runtime) for single, several in pairs)), "")
 
 
 def profile_from(content: dict[str, Any]) -> Profile:

@@ -12,20 +12,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.measure.pairs import Clock, ProcessClock, Run
 from search.measure.ratio import paired_ratio
-from search.runtimes.session import Runtime, Session, checked, made_up
+from search.runtimes.session import Runtime, checked, made_up
 from search.runtimes.table import open_session
 
 TURNS = 8  # of each of the two
 SECONDS = 0.25  # of a turn, or one run if that takes longer
 WARM_UP = 2  # runs of each stream before a turn
-SAME = 0.01  # share of the differences between pictures that a batch may be away from single runs
 
 Opener = Callable[[], Sequence[Run]]  # loads a model so many times, and gives what runs each once
 
@@ -122,29 +119,3 @@ def take_turn(runs: Sequence[Run], *, batch: int, seconds: float, clock: Clock) 
     computed = (clock.cpu() - computed) / 1e9
     rates, spent = zip(*found, strict=True)
     return Turn(rate=sum(rates), waiting=max(0.0, 1 - computed / sum(spent)))
-
-
-def check_batch(single: Session, batched: Session, batch: int, path: Path, seed: int = 0) -> str:
-    """Why the answers to ``batch`` different pictures at once are not those to each alone; empty if they are.
-
-    Every row of an output, such as one class's scores, may be away by a hundredth of how much it differs from one
-    picture to the next, on average over the row; so answers that went to another picture are found.
-    """
-    shares = [made_up(single, path, seed + number) for number in range(batch)]
-    together = batched.run([np.concatenate(arrays) for arrays in zip(*shares, strict=True)])
-    alone = [single.run(arrays) for arrays in shares]
-    for index, output in enumerate(together):
-        apart = np.concatenate([outputs[index] for outputs in alone]).astype(np.float64)
-        if output.shape != apart.shape:
-            return f"at once they give {output.shape}, where {apart.shape} was to be"
-        away, usual = _row_means(output - apart), _row_means(np.roll(apart, 1, axis=0) - apart)
-        room = SAME * usual + 1e-6 * _row_means(apart)
-        if not np.all(away <= room):
-            worst = float((away / np.maximum(usual, 1e-30)).max())
-            return f"answers at once are not those to each alone: {worst:.1%} off of what tells two pictures apart"
-    return ""
-
-
-def _row_means(values: NDArray[Any]) -> NDArray[np.float64]:
-    """The mean distance from 0 of each row, which is the last axis."""
-    return np.abs(values).mean(axis=-1)

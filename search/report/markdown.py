@@ -105,7 +105,8 @@ def measured_sentences(config: StudyConfig, result: dict[str, Any], store: Store
     return [
         f"Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
         f"{config.image_size} px for the baseline.",
-        f"Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), at most {target.runs} runs "
+        f"Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), "
+        f"{'one picture' if target.batch == 1 else f'{target.batch} pictures'} in a run, at most {target.runs} runs "
         f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one "
         f"process; the ratio is of {'CPU time' if target.threads == 1 else 'wall time'}, with an interval.",
         *(f"Repeated, and still to be doubted: {sentence}." for sentence in doubted),

@@ -14,8 +14,10 @@ FOLDING = frozenset({"pick", "recipe"})  # columns that may take several lines i
 
 
 def header(result: dict[str, Any]) -> tuple[str, ...]:
-    """The names of the columns, of which the first is the metric."""
-    return (result["metric"], *COLUMNS)
+    """The names of the columns, of which the first is the metric; times of several pictures at once say so."""
+    batch = result["baseline"]["latency_batch"]
+    times = {"p50 ms": f"p50 ms of {batch}"} if batch > 1 else {}
+    return (result["metric"], *(times.get(name, name) for name in COLUMNS))
 
 
 def front_rows(result: dict[str, Any], pick: str | None = None) -> list[tuple[str, ...]]:

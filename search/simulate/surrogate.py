@@ -144,7 +144,7 @@ class World:
             latency=Latency(
                 p50_ms=p50,
                 p95_ms=1.05 * p50,
-                fps=1000 / p50,
+                fps=1000 * baseline.latency.batch / p50,
                 ratio=ratio,
                 ratio_low=ratio * (1 - 2 * LATENCY_NOISE),
                 ratio_high=ratio * (1 + 2 * LATENCY_NOISE),
@@ -153,6 +153,7 @@ class World:
                 threads=1,
                 clock="thread-cpu",
                 cores=None,
+                batch=baseline.latency.batch,
             ),
             size_bytes=round(size * baseline.size_bytes),
             size_ratio=size,

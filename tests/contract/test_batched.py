@@ -101,5 +101,10 @@ def test_what_cannot_be_rewritten_is_said(tmp_path: Path) -> None:
     pair = save(tmp_path / "pair.onnx", [node("Neg", ["x"], ["y"])], {}, batch=2)
     with pytest.raises(MeasurementError, match=r"computed\.onnx computes the shape of a reshape, 'back'"):
         rewrite_batch(computed, tmp_path / "out.onnx", 4)
+    with pytest.raises(MeasurementError, match=r"no ONNX file at .*absent\.onnx; export the model first"):
+        rewrite_batch(tmp_path / "absent.onnx", tmp_path / "out.onnx", 4)
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(MeasurementError, match=r"broken\.onnx is no ONNX file \(.*\); export the model again"):
+        rewrite_batch(tmp_path / "broken.onnx", tmp_path / "out.onnx", 4)
     assert "'x' of" in rewritten((pair, computed), tmp_path, 4, "onnx")
     assert "a tflite file is for the batch" in rewritten((pair, pair), tmp_path, 4, "tflite")

@@ -1,4 +1,7 @@
-"""A study of three targets on real runtimes: one training, a front for each, and picks taken to a fourth."""
+"""A study of three targets on real runtimes: one training, a front for each, and picks taken to others.
+
+Two of them run several pictures at once, for which quantization that takes its ranges from a whole run is refused.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,23 @@ from typing import Any
 
 import pytest
 
+from search.final import Finals
 from search.measure.accuracy import measure_accuracy
 from search.results import open_study
 from search.runtimes.session import Runtime
-from tests.integration.test_study import make_study, search
+from tests.integration.test_study import SPACE, make_study, search
 
 OTHERS = ["openvino-cpu", "torchscript-cpu"]
+BATCH = {"onnxruntime-cpu": 4, "openvino-cpu": 3, "torchscript-cpu": 1}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("targets")
-    others = [{"name": name, "runs": 10} for name in OTHERS]
-    study = make_study(folder, other_targets=others, budget={"trials": 2}, final=None)
+    main, *others = ({"name": name, "runs": 10, "batch": batch} for name, batch in BATCH.items())
+    final = {"factor": 1, "records": 1, "rounds": 1}
+    study = make_study(folder, target=main, other_targets=others, budget={"trials": 2}, final=final)
+    (folder / "space.yaml").write_text(SPACE.replace("{kind: fp32}", "{kind: fp32}, {kind: int8_dynamic}"))
     search("run", study, "--out", folder / "out")
     return folder / "out"
 
@@ -47,6 +54,35 @@ def test_every_complete_record_is_on_the_targets_that_run_it(finished: Path) -> 
             assert script.artifact is not None
             assert script.measurement is not None
             assert (finished / script.artifact.path).stat().st_size == script.artifact.size_bytes
+
+
+def test_latency_is_of_as_many_pictures_as_the_target_says_everywhere(finished: Path, result: dict[str, Any]) -> None:
+    _, store = open_study(finished)
+    for record in store.records.values():
+        found = {"onnxruntime-cpu": record.measurement}
+        found |= {name: own.measurement for name, own in record.elsewhere.items()}
+        for name, measured in found.items():
+            if measured is not None:
+                assert measured.latency.batch == BATCH[name]
+                assert measured.latency.fps == pytest.approx(1000 * BATCH[name] / measured.latency.p50_ms)
+    timed = [final.latency.batch for final in Finals(finished).all if final.latency]
+    assert timed and set(timed) == {4}
+    rows = json.loads((finished / "contributions.json").read_text(encoding="utf-8"))["measured"]
+    assert {row["measurement"]["latency"]["batch"] for row in rows if row["measurement"]} == {4}
+    assert {member["latency_batch"] for member in [result["baseline"], *result["front"]]} == {4}
+    assert "4 pictures in a run" in (finished / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_would_mix_pictures_fails_alone(finished: Path) -> None:
+    _, store = open_study(finished)
+    kinds = [record.recipe.quantize.kind for record in store.searched]
+    assert kinds.count("int8_dynamic") == 2
+    for record in store.searched:
+        if record.recipe.quantize.kind == "int8_dynamic":
+            assert record.state == "failed"
+            assert "rewritten for 4 pictures: answers at once are not those to each alone" in record.reason
+        else:
+            assert record.state != "failed"
 
 
 def test_accuracies_are_those_of_the_files_on_their_runtimes(finished: Path) -> None:
@@ -82,8 +118,18 @@ def test_there_is_a_front_for_each_and_how_far_they_agree(finished: Path, result
 
 
 def test_picks_are_taken_to_another_target_without_training(finished: Path) -> None:
-    printed = search("transfer", finished, "--target", "ncnn-cpu", "--pick", "most-accurate", "--json").stdout
-    rows = {row["model"]: row for row in json.loads(printed)}
+    two = finished.parent / "two.yaml"
+    two.write_text("runtime: onnxruntime\nbatch: 2\nruns: 10\n", encoding="utf-8")
+    printed = search(
+        "transfer", finished, "--target", "ncnn-cpu", "--target", two, "--pick", "most-accurate", "--json"
+    ).stdout
+    found = json.loads(printed)
+    assert [(row["target"], row["latency_batch"]) for row in found if row["accuracy"]] == [
+        *2 * [("ncnn-cpu", 1)],
+        *3 * [("two", 2)],
+    ]
+    assert all(row["ratio_to_main"] > 0 for row in found)
+    rows = {row["model"]: row for row in found if row["target"] == "ncnn-cpu"}
     assert len(rows) == 2  # ncnn has no 8 bits, so the baseline in 8 bits would be the baseline again
     assert rows["baseline"]["latency_ratio"] == pytest.approx(1, abs=0.5)  # ten runs of a tiny model
     assert rows["baseline"]["ratio_to_main"] > 0
@@ -91,4 +137,4 @@ def test_picks_are_taken_to_another_target_without_training(finished: Path) -> N
     assert pick.startswith("most-accurate")
     assert rows[pick]["accuracy"] is not None
     assert rows["baseline"]["runtime"].startswith("ncnn ")
-    assert json.loads((finished / "transfer.json").read_text())["rows"] == list(rows.values())
+    assert json.loads((finished / "transfer.json").read_text())["rows"] == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -254,6 +255,34 @@ def test_milliseconds_are_compared_on_the_same_host_only_and_without_waiting(bun
     assert holds(9.0, waiting=0.5) is True
     assert holds(2.0) is True
     assert compare_latency(card, replace(measured.latency, p50_ms=40, host="other")).holds is None
+
+
+def test_latency_of_several_pictures_is_compared_with_as_many(model: Path, bundle: Path, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", model, size=SIZE)
+    records = study / "records.jsonl"
+    content = [json.loads(line) for line in records.read_text().splitlines()]
+    for record in content:
+        record["measurement"]["latency"]["batch"] = 4
+    records.write_text("".join(json.dumps(record) + "\n" for record in content))
+    four = make_bundle(study, pick="recommended")
+    assert read_manifest(four).measured.latency_batch == 4
+    card = (four / "README.md").read_text()
+    assert "| latency of 4 pictures at once | 4.00 ms" in card
+    assert "one picture at a time" not in card
+    once, together = (verify_bundle(own, seconds=1.0).measured for own in (bundle, four))
+    assert [found["latency_batch"] for found in (once, together)] == [1, 4]
+    assert together["latency_ms_p50"] > 2 * once["latency_ms_p50"]
+    done = subprocess.run(
+        [sys.executable, "benchmark.py", "--runs", "2", "--json"], cwd=four, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["card_ms_p50"] is None  # it runs one picture at a time
+
+
+def test_a_bundle_of_old_is_of_one_picture(copy: Path) -> None:
+    content = json.loads((copy / "bundle.json").read_text())
+    del content["measured"]["latency_batch"]
+    (copy / "bundle.json").write_text(json.dumps(content))
+    assert read_manifest(copy).measured.latency_batch == 1
 
 
 def test_accuracy_may_not_fall_below_the_cards_interval_or_a_point_without_one(bundle: Path) -> None:

@@ -88,6 +88,21 @@ def test_the_report_names_measurements_that_give_reason_to_doubt_them(store: Sto
     assert text.count("to be doubted") == 1
 
 
+def test_times_of_several_pictures_say_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for record in (make_baseline(), RECORDS["good"]):
+        assert record.measurement
+        latency = replace(record.measurement.latency, batch=4)
+        store.append(
+            [record.model_copy(update={"measurement": record.measurement.model_copy(update={"latency": latency})})]
+        )
+    config = study(target={"batch": 4})
+    write_report(config, store, summary(config, store, tmp_path), tmp_path)
+    written = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert [row["p50 ms of 4"] for row in tables(written)[0]] == ["4.00", "10.00"]
+    assert "4 pictures in a run" in written
+
+
 def test_the_report_shows_the_test_split_beside_validation(store: Store, tmp_path: Path) -> None:
     result = summary(study(), store, tmp_path)
     for member in [result["baseline"], *result["front"]]:

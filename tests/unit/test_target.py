@@ -49,12 +49,31 @@ def test_a_study_names_a_target_or_changes_its_keys(tmp_path: Path) -> None:
         ({"runtime": "tea"}, "there is no runtime tea; known are .*onnxruntime"),
         ({"runtime": "onnxruntime", "provider": "abacus"}, "onnxruntime has no provider abacus; it has cpu"),
         ({"thread": 2}, "Extra inputs"),
+        ({"batch": 0}, "greater than or equal to 1"),
+        ({"batch": 257}, "less than or equal to 256"),
         ({"name": "../up", "runtime": "onnxruntime"}, "should match pattern"),
     ],
 )
 def test_what_cannot_be_is_refused(target: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         StudyConfig.model_validate({"name": "s", "model": "a.pt", "data": "d", "image_size": 64, "target": target})
+
+
+def test_the_same_runtime_with_several_pictures_is_a_target_with_a_name_of_its_own() -> None:
+    content = {"name": "s", "model": "a.pt", "data": "d", "image_size": 64}
+    four = {"name": "four-at-once", "runtime": "onnxruntime", "batch": 4}
+    study = StudyConfig.model_validate(content | {"other_targets": [four]})
+    assert [(target.name, target.batch) for target in study.targets] == [("onnxruntime-cpu", 1), ("four-at-once", 4)]
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_only_runtimes_that_read_onnx_files_take_several_pictures(name: str) -> None:
+    assert load_target(name).batch == 1
+    if load_target(name).format == "onnx":
+        assert load_target(name, batch=4).batch == 4
+    else:
+        with pytest.raises(UserError, match=r"batch 4: \w+ takes one picture at a time.*leave batch out, or choose"):
+            load_target(name, batch=4)
 
 
 def test_two_targets_need_two_names() -> None:

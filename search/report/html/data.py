@@ -51,6 +51,7 @@ def report_data(
         "title": config.name,
         "metric": result["metric"],
         "objectives": list(config.objectives),
+        "batch": result["baseline"]["latency_batch"],
         "baseline": _baseline(result["baseline"], recipes),
         "records": _columns(config, records, recipes),
         "front": [

@@ -6,6 +6,11 @@ const AXES = {
   mb: { title: "size, MB (less is better)" },
 };
 
+/** What an axis shows; milliseconds of several pictures at once say so. */
+function axisTitle(across) {
+  return AXES[across].title + (across === "ms" && DATA.batch > 1 ? `, of ${DATA.batch} pictures at once` : "");
+}
+
 const NEAR = 0.05; // accuracy below the least accurate member that is still near the front
 
 /** The front's members, the baseline and the rivals, from left to right. */
@@ -85,7 +90,7 @@ function drawFront() {
   const floor = VIEW.zoom ? Math.min(...marks.filter(({ kind }) => kind !== "rival").map((mark) => mark.accuracy)) - NEAR : -Infinity;
   const rows = finishedRows().filter((row) => VIEW.rows[row] && known(R[across][row]) && R.accuracy[row] >= floor);
   marks = marks.filter((mark) => mark.accuracy >= floor);
-  const view = canvas(figure, 470, `${DATA.metric} of ${rows.length} finished records over ${AXES[across].title}, and ${marks.length} marks`);
+  const view = canvas(figure, 470, `${DATA.metric} of ${rows.length} finished records over ${axisTitle(across)}, and ${marks.length} marks`);
   const ends = (key) => marks.flatMap((mark) => (mark[key] ? mark[key] : []));
   const acrossEnds = AXES[across].bounds ? ends(AXES[across].bounds) : [];
   const x = scale([...rows.map((row) => R[across][row]), ...marks.map((mark) => mark[across]), ...acrossEnds], view.left, view.right);
@@ -105,7 +110,7 @@ function drawFront() {
     const [left, top] = [x(R[across][VIEW.chosen]), y(R.accuracy[VIEW.chosen])];
     for (const [key, value] of Object.entries({ cx: left, cy: top, visibility: "visible" })) ring.setAttribute(key, value);
   }
-  view.drawn.append(axes(x, y, AXES[across].title, DATA.metric), surface, points, staircase(marks, x, y, across), ring, ...drawn, legend(view));
+  view.drawn.append(axes(x, y, axisTitle(across), DATA.metric), surface, points, staircase(marks, x, y, across), ring, ...drawn, legend(view));
   wirePointer(view.drawn, near);
   wireKeys(drawn, marks);
   show(figure, view.drawn);
