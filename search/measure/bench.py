@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from search.artifact import MeasureLatency
 from search.errors import UnansweredError, UserError
@@ -83,5 +83,7 @@ def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
         except GetTimeoutError as error:
             ray.cancel(pending)
             raise UnansweredError(f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?") from error
+        except RayTaskError as error:
+            raise error.cause from None  # without the traceback of the actor in its text
 
     return measure

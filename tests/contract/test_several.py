@@ -84,7 +84,7 @@ def test_a_run_of_four_takes_longer_and_its_rate_counts_pictures(name: str, tmp_
         assert found["latency_ratio"] > 1
         assert found["size_bytes"] == long.stat().st_size
         busy[batch] = found["latency_ms_p50"] * (1 - found["waiting"])
-    assert busy[4] > 2 * busy[1]
+    assert busy[4] > 1.3 * busy[1]
 
 
 def test_a_file_that_mixes_pictures_is_refused_by_its_name_and_no_other_is(tmp_path: Path) -> None:

@@ -77,6 +77,17 @@ def test_files_are_measured_as_they_were_sent(bench: Any, tmp_path: Path) -> Non
     assert other(longer, SHORT).ratio == pytest.approx(1, rel=0.2)
 
 
+def test_a_file_that_is_refused_is_refused_in_words_alone(bench: Any, tmp_path: Path) -> None:
+    """They are the reason in its record, which has room for one sentence and none for a traceback."""
+    file, broken = save_loop(tmp_path / "model.onnx", 2_000), tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(MeasurementError) as refused:
+        remote_latency(file, QUICK)(broken, SHORT)
+    assert type(refused.value) is MeasurementError
+    assert str(refused.value).startswith("ONNX Runtime")
+    assert "Traceback" not in str(refused.value)
+
+
 def test_measurements_of_two_targets_on_a_machine_take_turns(bench: Any, tmp_path: Path) -> None:
     file = save_loop(tmp_path / "model.onnx", 2_000)
     slow: Any = bench.measure.remote(pack(file), pack(file), LONG)
