@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from search.artifact import MeasureLatency
-from search.errors import UnansweredError, UserError
+from search.errors import MeasurementError, UnansweredError, UserError
 from search.measure.apart import Apart
 from search.measure.host import HostInfo, host_info
 from search.measure.latency import Latency
@@ -43,12 +43,15 @@ class Bench:
         return host_info(self._target.as_runtime)
 
     def measure(self, candidate: Parcel, baseline: Parcel, effort: Effort) -> Latency:
-        """The candidate's latency beside the baseline's; see ``measure_latency``."""
+        """The candidate's latency beside the baseline's; see ``Apart.measure``. Refusals name files without folders."""
         place = Path(self._folder.name)
         kept = place / baseline.sha256
         against = kept / baseline.name if kept.exists() else baseline.unpack(kept)
         with tempfile.TemporaryDirectory(dir=place) as folder:
-            return self._apart.measure(candidate.unpack(Path(folder)), effort, baseline=against)
+            try:
+                return self._apart.measure(candidate.unpack(Path(folder)), effort, baseline=against)
+            except MeasurementError as error:
+                raise MeasurementError(str(error).replace(f"{folder}/", "").replace(f"{kept}/", "")) from None
 
 
 def start_bench(target: Target) -> Any:

@@ -84,7 +84,8 @@ def test_a_file_that_is_refused_is_refused_in_words_alone(bench: Any, tmp_path: 
     with pytest.raises(MeasurementError) as refused:
         remote_latency(file, QUICK)(broken, SHORT)
     assert type(refused.value) is MeasurementError
-    assert str(refused.value).startswith("ONNX Runtime")
+    assert "cannot load broken.onnx for CPUExecutionProvider" in str(refused.value)
+    assert "/" not in str(refused.value)
     assert "Traceback" not in str(refused.value)
 
 
