@@ -103,5 +103,7 @@ def test_the_real_environment_of_the_openvino_provider(
     assert found.value == pytest.approx(measure_accuracy(file, data, image_size=SIZE).value, abs=1e-3)
     with Apart(target) as apart:
         latency = apart.measure(file, baseline=file)
+    with Apart(target.model_copy(update={"batch": 3})) as apart:
+        assert apart.measure(file, baseline=file).batch == 3
     assert latency.runtime == "onnxruntime-openvino 1.24.1 openvino"
     assert latency.ratio == pytest.approx(1, abs=0.3)

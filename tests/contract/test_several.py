@@ -107,11 +107,17 @@ def test_a_file_that_mixes_pictures_is_refused_by_its_name_and_no_other_is(tmp_p
         [node("Reshape", ["x", "flat"], ["a"]), node("Sin", ["a"], ["b"]), node("Reshape", ["b", "s"], ["y"])],
         {"flat": np.array([4, 6]), "s": np.array([1, 4, 6])},
     )
+    joined = save(
+        tmp_path / "joined.onnx",
+        [node("Concat", ["x", "w"], ["y"], axis=1)],
+        {"w": np.ones((1, 3, 6), dtype=np.float32)},
+    )
     with Apart(Target(batch=4, runs=10)) as apart:
         for file, why in (
             (mean, "answers at once are not those to each alone"),
             (folds, "answers at once are not those to each alone"),
             (stuck, "it does not run"),
+            (joined, "it does not run: ONNX Runtime .* cannot load the rewritten file"),
         ):
             with pytest.raises(MeasurementError, match=f"{file.name}, rewritten for 4 pictures: {why}") as refused:
                 apart.measure(file, baseline=good)

@@ -61,6 +61,7 @@ def test_a_reader_ends_up_with_every_record_once(tmp_path: Path) -> None:
     assert [record.id for record in front_records(study(), store)] == ids("small", "good", "better")
     assert found["hypervolume"] == pytest.approx(result["hypervolume"])
     assert found["study"]["baseline"]["accuracy"] == 0.6
+    assert found["study"]["batch"] == 1
     told = dict(zip(reader.records["id"], reader.records["accuracy"], strict=True))
     accuracies = {"small": 0.3, "good": 0.595, "better": 0.61, "dominated": 0.59}  # "nan" has none
     assert {name: value for name, value in told.items() if value is not None} == {

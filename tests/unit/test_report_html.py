@@ -25,8 +25,8 @@ from search.report.html.importance import dimensions, importance
 from search.report.html.page import embedded_json, front_csv, page, write_all
 from search.report.html.pictures import pictures
 from search.report.savings import Savings, savings
-from search.results import summary
-from search.store import Store, write_atomically
+from search.results import found_on, summary
+from search.store import Records, Store, write_atomically
 from search.study import StudyConfig
 from search.timeline import growth
 from spaces.recipe import ChannelPrune, Finetune, Fp32, Int8Static, Recipe
@@ -88,6 +88,18 @@ def test_every_record_is_there_once_with_its_values(store: Store, tmp_path: Path
     ended = store.searched[0].at
     assert began and ended
     assert columns["minutes"][0] == pytest.approx((ended - began) / 60, abs=1e-3)
+
+
+def test_the_page_knows_how_many_pictures_its_milliseconds_are_of(store: Store, tmp_path: Path) -> None:
+    assert data_of(store, tmp_path)["batch"] == 1
+    assert store.baseline
+    measured = store.baseline.measurement
+    assert measured
+    four = measured.model_copy(update={"latency": replace(measured.latency, batch=4)})
+    baseline = store.baseline.model_copy(update={"measurement": four})
+    records = Records([baseline, *store.searched])
+    result = {**summary(CONFIG, store, tmp_path), **found_on(CONFIG, records)}
+    assert report_data(CONFIG, records, result, [], None)["batch"] == 4
 
 
 def test_the_front_names_rows_and_picks(store: Store, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ const COLUMNS = ["id", "state", "within", "text", "accuracy", "accuracy_ci", "la
 
 const empty = () => Object.fromEntries(COLUMNS.map((name) => [name, []]));
 let R = empty(); // a list for each property of the records
-const DATA = { metric: "accuracy", baseline: null, front: [], rivals: [], hypervolume: { moments: [] } };
+const DATA = { metric: "accuracy", batch: 1, baseline: null, front: [], rivals: [], hypervolume: { moments: [] } };
 const VIEW = { rows: [], across: "latency", zoom: false, chosen: null };
 const KNOWN = { token: "", state: "" };
 
@@ -47,7 +47,7 @@ function take(found) {
   const grown = found.moments.length > 1 || added > 0;
   DATA.hypervolume.moments = DATA.hypervolume.moments.slice(0, found.kept_moments).concat(found.moments);
   const first = DATA.baseline === null;
-  if (found.study) Object.assign(DATA, { metric: found.study.metric, baseline: found.study.baseline });
+  if (found.study) Object.assign(DATA, { metric: found.study.metric, batch: found.study.batch, baseline: found.study.baseline });
   DATA.front = found.front.map((row) => ({ row, picks: [], sure: "" }));
   showState(found);
   showFacts(found);
