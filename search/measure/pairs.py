@@ -1,8 +1,8 @@
 """Two things timed in turn until their ratio is known well enough, and how far these times can be trusted.
 
-Both are loaded anew for every session (search/measure/ratio.py says why), and each has a turn in it: some runs in a row,
-as a model runs where it is used. Were single runs to alternate, a small model would find its weights driven out of the
-caches by the large one before each of its runs. Timing ends when the interval of the ratio is narrow enough. The
+Both are loaded anew for every session (search/measure/ratio.py says why), and each has a turn in it: some runs in a
+row, as a model runs where it is used. Were single runs to alternate, a small model would find its weights driven out of
+the caches by the large one before each of its runs. Timing ends when the interval of the ratio is narrow enough. The
 stopping rule looks at the width of the interval and never at the ratio itself, so it favours no result.
 """
 
@@ -133,9 +133,7 @@ class _Log:
         )
 
 
-def time_pairs(
-    openers: tuple[Opener, Opener], effort: Effort, *, threads: int, clock: Clock | None = None
-) -> Series:
+def time_pairs(openers: tuple[Opener, Opener], effort: Effort, *, threads: int, clock: Clock | None = None) -> Series:
     """Times the candidate and the baseline in turn until ``effort`` is spent or the ratio is known.
 
     Args:
@@ -173,7 +171,7 @@ def _open(openers: tuple[Opener, Opener], log: _Log, clock: Clock) -> Pair:
 
 
 def _take_turns(pair: Pair, count: int, log: _Log, clock: Clock, deadline: int) -> None:
-    """Times ``count`` runs of each, the one or the other first in turn; two of a slow model that has used up its time."""
+    """Times ``count`` runs of each, the one or the other first in turn; two if the time is used up."""
     first = (len(log.loading) // 2) % 2  # the one that was loaded first and the one that was not, equally often
     turns: list[list[Time]] = [[], []]
     for column in (first, 1 - first):

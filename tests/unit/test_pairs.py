@@ -90,7 +90,7 @@ def test_a_session_that_is_slower_than_others_widens_the_interval() -> None:
     assert len(series.wall) == 100
     assert series.ratio()[0] == 0.25  # of the sessions that are as fast as can be
     few = series.session < 6
-    _, low, high = paired_ratio(*series.cpu[few].T, series.session[few])
+    _, low, high = paired_ratio(series.cpu[few, 0], series.cpu[few, 1], series.session[few])
     assert high > low * 1.001  # of six, three slow ones: a resample may have hardly another
 
 
