@@ -15,7 +15,7 @@ from search.commands.app import Json, StudyDir, app
 @app.command(epilog="Example: python -m search doctor --json")
 def doctor(as_json: Json = False) -> None:
     """Says what this machine can do and what is missing; exits 2 if something required is."""
-    from search.measure.host import doctor as examine
+    from search.doctor import doctor as examine
     from search.measure.host import host_info
     from search.measure.target_checks import check_targets
 
