@@ -97,12 +97,12 @@ class Engine(_Section):
 class FinalSettings(_Section):
     """How the front, and what may be on it, is measured again when the search has ended."""
 
-    factor: int = Field(default=4, ge=1)
-    """Times the target's runs."""
+    factor: int = Field(default=2, ge=1)
+    """Times the target's runs, each time."""
     records: int = Field(default=24, ge=1)
     """Files, at most."""
     rounds: int = Field(default=3, ge=1)
-    """Times that a near tie is timed, at most."""
+    """Times that a file is timed: twice, if that many, and near ties this often at most."""
 
 
 class BaselineTraining(_Section):

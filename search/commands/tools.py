@@ -15,7 +15,7 @@ from search.commands.app import Json, StudyDir, app
 @app.command(epilog="Example: python -m search doctor --json")
 def doctor(as_json: Json = False) -> None:
     """Says what this machine can do and what is missing; exits 2 if something required is."""
-    from search.measure.host import doctor as examine
+    from search.doctor import doctor as examine
     from search.measure.host import host_info
     from search.measure.target_checks import check_targets
 
@@ -103,19 +103,19 @@ def trust(
     files: Annotated[int, typer.Option(min=2, help="Model files of the study, evenly over their latencies.")] = 10,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each on the machine as it is.")] = 2,
     busy: Annotated[int | None, typer.Option(min=0, help="Busy processes beside [default: one a core].")] = None,
-    runs: Annotated[int | None, typer.Option(min=10, help="Timed pairs, at most [default: the study's].")] = None,
-    precision: Annotated[float | None, typer.Option(min=1e-4, help="As in a target [default: the study's].")] = None,
     as_json: Json = False,
 ) -> None:
     """Times a study's files on the quiet machine and on a busy one: how far ratios and their order can be trusted."""
+    from search.again import patient
     from search.measure.trust import files_of, measure_trust
+    from search.study import FinalSettings
 
-    chosen, baseline, target = files_of(folder, files)
-    own = {"runs": runs or target.runs, "precision": precision or target.precision}
+    chosen, baseline, config = files_of(folder, files)
     found = measure_trust(
         chosen,
         baseline,
-        target.model_copy(update=own),
+        config.target,
+        patient(config.target, config.final or FinalSettings()),
         repeats=repeats,
         busy=busy,
         on_ratio=lambda file, ratio: typer.echo(f"{file.parent.name}  ×{ratio:.4f}", err=True),

@@ -1,4 +1,4 @@
-"""The machine a number was measured on, and whether it can run a search. Imports none of the packages it reports.
+"""The machine a number was measured on. Imports none of the packages it reports.
 
 Facts are read where the system keeps them: ``/proc/cpuinfo``, control groups, package metadata, ``nvidia-smi``. What
 a system does not tell is left empty rather than guessed.
@@ -7,33 +7,24 @@ a system does not tell is left empty rather than guessed.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import platform
 import re
 import shutil
 import subprocess
-import sys
-import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
-
-from search.formats import FORMATS, versions, why_not_here
 from search.runtimes.table import RUNTIMES, runtime_packages
 
 if TYPE_CHECKING:  # it imports numpy
     from search.runtimes.session import Runtime
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "ultralytics", "ray", "optuna", "torch-pruning")
-PROJECT_FILE = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 2**30
 
 # Flag in /proc/cpuinfo -> the name it is known by. 32-bit ARM writes "neon", 64-bit ARM "asimd".
@@ -80,27 +71,16 @@ class HostInfo:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing a search needs or profits from. ``advice`` is what to do about it, empty when it is ``ok``."""
-
-    name: str
-    ok: bool
-    required: bool
-    detail: str
-    advice: str
-
-
 def host_info(runtime: Runtime | None = None) -> HostInfo:
     """Describes this machine; takes milliseconds, or seconds where ``nvidia-smi`` is slow.
 
     Args:
         runtime: whose latency the ``id`` is about; ONNX Runtime's on the CPU, if not given.
     """
-    cpu = parse_cpuinfo(_read("/proc/cpuinfo") or "")
+    cpu = this_cpu()
     name = cpu.name or platform.processor() or platform.machine()
     reported = dict.fromkeys((*PACKAGES, *runtime_packages()))
-    packages = {package: version for package in reported if (version := _version(package)) is not None}
+    packages = {package: version for package in reported if (version := version_of(package)) is not None}
     cores = os.cpu_count() or 1
     gpus, _ = list_gpus()
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -111,7 +91,7 @@ def host_info(runtime: Runtime | None = None) -> HostInfo:
         cpu_signature=cpu.signature,
         logical_cores=cores,
         usable_cores=usable_cores(),
-        memory_gib=_memory_gib(),
+        memory_gib=memory_gib(),
         instruction_sets=cpu.instruction_sets,
         int8=describe_int8(cpu.instruction_sets),
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -122,23 +102,9 @@ def host_info(runtime: Runtime | None = None) -> HostInfo:
     )
 
 
-def doctor(project_file: Path = PROJECT_FILE) -> list[Check]:
-    """Checks everything a search needs, and what it would profit from; version ranges come from the project file."""
-    cpu = parse_cpuinfo(_read("/proc/cpuinfo") or "")
-    return [
-        *_check_machine(),
-        _check_gpu(),
-        _check(
-            "int8",
-            has_fast_int8(cpu.instruction_sets),
-            describe_int8(cpu.instruction_sets),
-            "compare int8 with float32 on the device that will run the model",
-            required=False,
-        ),
-        *_check_packages(project_file),
-        _check_providers(),
-        *_check_formats(),
-    ]
+def this_cpu() -> Cpu:
+    """The processor of this machine; empty where the system does not tell."""
+    return parse_cpuinfo(_read("/proc/cpuinfo") or "")
 
 
 def parse_cpuinfo(text: str) -> Cpu:
@@ -180,92 +146,17 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def declared_requirements(project_file: Path) -> dict[str, SpecifierSet]:
-    """Reads the version range of every package the project file asks for on this system; {} without the file."""
-    if not project_file.is_file():
-        return {}
-    lines = tomllib.loads(project_file.read_text(encoding="utf-8"))["project"]["dependencies"]
-    wanted = [item for item in map(Requirement, lines) if item.marker is None or item.marker.evaluate()]
-    return {canonicalize_name(item.name): item.specifier for item in wanted}
-
-
-def _check(name: str, ok: bool, detail: str, advice: str, *, required: bool = True) -> Check:
-    return Check(name=name, ok=ok, required=required, detail=detail, advice="" if ok else advice)
-
-
-def _check_machine() -> list[Check]:
-    cores, memory, free = usable_cores(), _memory_gib(), shutil.disk_usage(Path.cwd()).free / GIB
-    return [
-        _check("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer"),
-        _check(
-            "cores",
-            cores >= 2,
-            f"{cores} usable of {os.cpu_count()}",
-            "with one core, training disturbs what is timed; run one trial at a time",
-            required=False,
-        ),
-        _check(
-            "memory",
-            memory is None or memory >= 4,
-            "not known" if memory is None else f"{memory:.1f} GiB",
-            "a training run takes about 4 GiB; run one trial at a time, on a small model",
-            required=False,
-        ),
-        _check("disk", free >= 2, f"{free:.1f} GiB free at {Path.cwd()}", "free at least 2 GiB or use another disk"),
-    ]
-
-
-def _check_gpu() -> Check:
-    gpus, problem = list_gpus()
-    advice = "training runs on the CPU; an NVIDIA card with its driver makes it many times faster"
-    return _check("gpu", bool(gpus), "; ".join(gpus) or problem, advice, required=False)
-
-
-def _check_packages(project_file: Path) -> list[Check]:
-    """Checks every package the project file declares, and those reported on, for presence and range."""
-    declared = declared_requirements(project_file)
-    checks: list[Check] = []
-    for name in sorted({*declared, *PACKAGES}):
-        wanted, found = declared.get(name, SpecifierSet()), _version(name)
-        ok = found is not None and wanted.contains(found, prereleases=True)
-        detail = f"{found or 'not installed'}{f' (needs {wanted})' if str(wanted) and not ok else ''}"
-        checks.append(_check(name, ok, detail, f'pip install "{name}{wanted}"'))
-    return checks
-
-
-def _check_providers() -> Check:
-    """Imports ONNX Runtime, the only package imported here: its providers are known to nobody else."""
-    advice = "reinstall it: pip install --force-reinstall onnxruntime"
-    try:
-        providers = list(importlib.import_module("onnxruntime").get_available_providers())
-    except (ImportError, AttributeError) as error:  # a half-removed install imports as an empty package
-        return _check("onnxruntime providers", False, str(error), advice)
-    return _check("onnxruntime providers", "CPUExecutionProvider" in providers, ", ".join(providers), advice)
-
-
-def _check_formats() -> list[Check]:
-    """Which formats ``apply --format`` can write here; a search needs only ONNX, whose packages are required above."""
-    gpus, _ = list_gpus()
-    checks: list[Check] = []
-    for name in FORMATS:
-        obstacle, found = why_not_here(name, gpu=bool(gpus)), versions(name)
-        detail = obstacle.reason if obstacle else f"can be written{f' with {found}' if found else ''}"
-        checks.append(
-            _check(f"format {name}", not obstacle, detail, obstacle.advice if obstacle else "", required=False)
-        )
-    return checks
-
-
 def _runtime_version(runtime: Runtime | None) -> str | None:
     """The version that latency depends on; with an environment of its own, the requirements that fix it."""
     if runtime is not None and runtime.environment:
         return " ".join(runtime.environment)
     name, provider = (runtime.name, runtime.provider) if runtime is not None else ("onnxruntime", "cpu")
-    found = [_version(package) for package in RUNTIMES[name].providers[provider].packages]
+    found = [version_of(package) for package in RUNTIMES[name].providers[provider].packages]
     return next((version for version in found if version is not None), None)
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Returns the version of an installed package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -286,7 +177,7 @@ def list_gpus() -> tuple[tuple[str, ...], str]:
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()), "nvidia-smi lists no card"
 
 
-def _memory_gib() -> float | None:
+def memory_gib() -> float | None:
     """Returns the smaller of the machine's memory and the control group's limit, or None where neither is told."""
     known: list[int] = []
     if hasattr(os, "sysconf"):

@@ -100,7 +100,7 @@ def measure_latency(
         cores: logical cores to pin this thread and the sessions' threads to. None takes the last ones that
             this process may use, as many as threads. Linux only: another system leaves the placement to itself.
         batch: pictures in the input of both files.
-        seed: of the input and of the order within pairs.
+        seed: of the input.
 
     Raises:
         MeasurementError: a file is missing, broken, or has an input that cannot be made up; fewer than 2
@@ -121,8 +121,7 @@ def measure_latency(
         clock = ThreadClock() if ours.on_caller and theirs.on_caller else ProcessClock()
         found: list[Latency] = []
         while len(found) < ATTEMPTS and (not found or found[-1].doubts):
-            own_seed = seed + len(found)
-            series = time_pairs((ours.open, theirs.open), effort, threads=threads, seed=own_seed, clock=clock)
+            series = time_pairs((ours.open, theirs.open), effort, threads=threads, clock=clock)
             found.append(_latency(series, runtime, taken, batch))
     return min(found, key=lambda latency: len(latency.doubts))
 

@@ -1,9 +1,9 @@
 """Two things timed in turn until their ratio is known well enough, and how far these times can be trusted.
 
-A pair is one run of each, in random order, so that what slows both down cancels in the pair's ratio. Both are loaded
-anew for every session of a few pairs (search/measure/ratio.py says why). Timing ends when the interval of the ratio is
-narrow enough. The stopping rule looks at the width of the interval and never at the ratio itself, so it favours no
-result.
+Both are loaded anew for every session (search/measure/ratio.py says why), and each has a turn in it: some runs in a
+row, as a model runs where it is used. Were single runs to alternate, a small model would find its weights driven out of
+the caches by the large one before each of its runs. Timing ends when the interval of the ratio is narrow enough. The
+stopping rule looks at the width of the interval and never at the ratio itself, so it favours no result.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ ClockName = Literal["thread-cpu", "process-cpu", "wall"]
 Run = Callable[[], object]
 Opener = Callable[[], Run]  # loads a model and returns what runs it once
 Pair = tuple[Run, Run]  # the candidate's run and the baseline's
+Time = tuple[float, float]  # of a run, in ms: by the wall and by the CPU clock
 
-LEAST = 10  # sessions before the interval is believed
-PAIRS = 10  # of a session
+LEAST = 20  # sessions before the interval is believed
+TURN = 5  # runs of each in a session
 WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change by less than this share
 LONGEST_WARMUP = 60  # pairs of the first session
-REWARM = 5  # pairs of the others, whose memory is new: until then small models are some percent slower or faster
+REWARM = 3  # runs before a turn that do not count: memory is new, and the caches hold the other model
 DRIFT = 0.05  # share by which the baseline may change from the first third of a measurement to the last
 SPREAD = 0.15  # of the baseline: half of its runs may differ from one another by this share
 
@@ -63,7 +64,7 @@ class ProcessClock(ThreadClock):
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long to time: at most ``runs`` pairs and ``seconds``, and no longer than it takes to know the ratio.
+    """How long to time: at most ``runs`` of each and ``seconds``, and no longer than it takes to know the ratio.
 
     It is known when half the width of its 95 % interval is ``precision`` of it (0.01: one percent).
     """
@@ -73,9 +74,9 @@ class Effort:
     seconds: float = 60.0
 
     @property
-    def pairs(self) -> int:
-        """Pairs of a session: fewer where there are few runs, so that there are sessions enough."""
-        return min(PAIRS, max(2, self.runs // LEAST))
+    def turn(self) -> int:
+        """Runs of each in a session: fewer where there are few, so that there are sessions enough."""
+        return min(TURN, max(2, self.runs // LEAST))
 
 
 USUAL = Effort()
@@ -83,9 +84,9 @@ USUAL = Effort()
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Times in ms, candidate and baseline beside one another: shape (pairs, 2), by both clocks.
+    """Times in ms, candidate and baseline beside one another: shape (runs, 2), by both clocks.
 
-    ``session`` has the number of each pair's session, ``loading`` the wall time that it took to load the two models
+    ``session`` has the number of each run's session, ``loading`` the wall time that it took to load the two models
     in each session, in ms: shape (sessions, 2).
     """
 
@@ -93,7 +94,7 @@ class Series:
     cpu: Floats
     session: NDArray[np.int64]
     loading: Floats
-    warmup: int  # pairs that ran before the first
+    warmup: int  # runs of each before the first session
     clock: ClockName  # the one that ratios are taken by
 
     @property
@@ -115,13 +116,13 @@ class Series:
 class _Log:
     """What was timed so far."""
 
-    times: list[tuple[tuple[float, float], tuple[float, float]]]
+    times: list[tuple[Time, Time]]
     sessions: list[int]
     loading: list[tuple[float, float]]
     warmup: int = 0
 
     def series(self, threads: int, cpu_clock: ClockName) -> Series:
-        both = np.array(self.times)  # (pairs, columns, clocks)
+        both = np.array(self.times)  # (runs, columns, clocks)
         return Series(
             wall=both[:, :, 0],
             cpu=both[:, :, 1],
@@ -132,35 +133,23 @@ class _Log:
         )
 
 
-def time_pairs(
-    openers: tuple[Opener, Opener], effort: Effort, *, threads: int, seed: int = 0, clock: Clock | None = None
-) -> Series:
+def time_pairs(openers: tuple[Opener, Opener], effort: Effort, *, threads: int, clock: Clock | None = None) -> Series:
     """Times the candidate and the baseline in turn until ``effort`` is spent or the ratio is known.
 
     Args:
         openers: load the two; called once a session.
         effort: when to stop.
         threads: on how many the runs compute; with one, its CPU time is what counts.
-        seed: of the order within pairs.
         clock: ``ThreadClock``, if not given.
     """
     own: Clock = clock or ThreadClock()
     deadline = own.wall() + round(effort.seconds * 1e9)
-    rng = np.random.default_rng(seed)
     log = _Log([], [], [])
     while True:
         pair = _open(openers, log, own)
         if len(log.loading) == 1:
             log.warmup = warm_up(pair, own, deadline)
-        else:
-            for _ in range(REWARM):
-                _time_pair(pair, 0, own)
-        count = min(effort.pairs, effort.runs - len(log.times))
-        for first in rng.permutation(np.arange(count) % 2):
-            log.times.append(_time_pair(pair, int(first), own))
-            log.sessions.append(len(log.loading) - 1)
-            if len(log.times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a session
-                break
+        _take_turns(pair, min(effort.turn, effort.runs - len(log.times)), log, own, deadline)
         series = log.series(threads, own.name)
         if len(log.times) >= effort.runs or own.wall() >= deadline:
             return series
@@ -181,6 +170,23 @@ def _open(openers: tuple[Opener, Opener], log: _Log, clock: Clock) -> Pair:
     return runs[0], runs[1]
 
 
+def _take_turns(pair: Pair, count: int, log: _Log, clock: Clock, deadline: int) -> None:
+    """Times ``count`` runs of each, the one or the other first in turn; two if the time is used up."""
+    first = (len(log.loading) // 2) % 2  # the one that was loaded first and the one that was not, equally often
+    turns: list[list[Time]] = [[], []]
+    for column in (first, 1 - first):
+        run, own = pair[column], turns[column]
+        for _ in range(REWARM):
+            if clock.wall() < deadline:
+                run()
+        while len(own) < count:
+            own.append(_timed(run, clock))
+            if column == first and len(own) == 2 and clock.wall() >= deadline:
+                count = 2
+    log.times += zip(*turns, strict=True)
+    log.sessions += [len(log.loading) - 1] * count
+
+
 def _nothing() -> None:
     """Stands for a run that is not loaded yet."""
 
@@ -189,8 +195,7 @@ def warm_up(pair: Pair, clock: Clock, deadline: int) -> int:
     """Runs both in turn until their wall times stand still; returns how often. First runs allocate and fill caches."""
     walls: list[tuple[float, float]] = []
     while len(walls) < LONGEST_WARMUP and (len(walls) < WINDOW or clock.wall() < deadline):
-        (ours, _), (theirs, _) = _time_pair(pair, 0, clock)
-        walls.append((ours, theirs))
+        walls.append((_timed(pair[0], clock)[0], _timed(pair[1], clock)[0]))
         if len(walls) >= 2 * WINDOW:
             before, now = np.median(walls[-2 * WINDOW : -WINDOW], axis=0), np.median(walls[-WINDOW:], axis=0)
             if np.all(np.abs(now / before - 1) < STILL):
@@ -221,15 +226,11 @@ def waiting(series: Series) -> float:
     return max(0.0, float(1 - np.median(series.cpu[:, 1] / series.wall[:, 1])))
 
 
-def _time_pair(pair: Pair, first: int, clock: Clock) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Runs both, the one in column ``first`` before the other; ms of candidate and baseline, each (wall, CPU)."""
-    times = [(0.0, 0.0), (0.0, 0.0)]
-    for column in (first, 1 - first):
-        wall, cpu = clock.wall(), clock.cpu()
-        pair[column]()
-        cpu_end, wall_end = clock.cpu(), clock.wall()
-        times[column] = ((wall_end - wall) / 1e6, (cpu_end - cpu) / 1e6)
-    return times[0], times[1]
+def _timed(run: Run, clock: Clock) -> Time:
+    wall, cpu = clock.wall(), clock.cpu()
+    run()
+    cpu_end, wall_end = clock.cpu(), clock.wall()
+    return (wall_end - wall) / 1e6, (cpu_end - cpu) / 1e6
 
 
 def _choose_clock(threads: int, cpu_clock: ClockName, times: Floats) -> ClockName:

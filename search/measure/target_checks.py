@@ -8,10 +8,11 @@ from importlib import import_module, metadata
 from typing import Any
 
 from search import formats
+from search.doctor import Check
 from search.environments import find_python
 from search.errors import UserError
 from search.formats import Obstacle, why_not_carried
-from search.measure.host import Check, list_gpus
+from search.measure.host import list_gpus
 from search.measure.worker import environment_of
 from search.runtimes.table import RUNTIMES, Provider
 from search.target import Target, load_target, target_names

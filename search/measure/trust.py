@@ -1,4 +1,7 @@
-"""How far measured ratios can be trusted on this machine: the same files timed while it is quiet, then busy."""
+"""How far measured ratios can be trusted on this machine: the same files timed while it is quiet, then busy.
+
+They are timed as a study's last measurement does it (search/again.py): all files, and then all of them once more.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from search.again import PASSES
 from search.errors import UserError
+from search.final import pooled
 from search.measure.apart import Apart
 from search.measure.host import host_info
+from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.results import open_study
+from search.study import StudyConfig
 from search.target import Target
 
 # Other work as it is beside a training: matrices that do not fit into the caches.
@@ -32,7 +40,7 @@ class Trust:
 
     ``repeat_difference`` is the largest relative difference between two quiet measurements of a file,
     ``load_difference`` that between the median quiet one and the one under load, and ``kendall_tau`` compares their
-    orders (1: the same). ``doubted`` counts the measurements under load that say themselves that they are not sure.
+    orders (1: the same). ``doubted`` counts the files that say themselves that they are not sure under load.
     """
 
     host: str
@@ -51,6 +59,7 @@ def measure_trust(
     files: Sequence[Path],
     baseline: Path,
     target: Target,
+    effort: Effort,
     *,
     repeats: int = 2,
     busy: int | None = None,
@@ -61,26 +70,31 @@ def measure_trust(
     Args:
         files: at least two, whose order is compared.
         baseline: what ratios are to.
-        target: how they are timed.
+        target: what they are timed on.
+        effort: how long, in each of the passes of a measurement.
         repeats: quiet measurements of each file, all files in turn.
         busy: processes that compute without a rest; as many as this process has cores, if not given.
-        on_ratio: hears of every measurement.
+        on_ratio: hears of every pass.
     """
     count = len(os.sched_getaffinity(0)) if busy is None else busy
     apart, start = Apart(target), time.monotonic()
 
-    def ratio(file: Path) -> tuple[float, bool]:
-        found = apart.measure(file, baseline=baseline)
+    def once(file: Path) -> Latency:
+        found = apart.measure(file, effort, baseline=baseline)
         on_ratio(file, found.ratio)
-        return found.ratio, bool(found.doubts)
+        return found
+
+    def measured() -> list[Latency]:
+        passes = [[once(file) for file in files] for _ in range(PASSES)]
+        return [pooled(own) for own in zip(*passes, strict=True)]
 
     try:
-        quiet = [[ratio(file)[0] for file in files] for _ in range(repeats)]
+        quiet = [[own.ratio for own in measured()] for _ in range(repeats)]
         with _busy(count):
-            under_load = [ratio(file) for file in files]
+            under_load = measured()
     finally:
         apart.close()
-    loaded = [own for own, _ in under_load]
+    loaded = [own.ratio for own in under_load]
     steady = np.median(quiet, axis=0)
     order: Any = kendalltau(steady, loaded)  # its type has no attributes
     return Trust(
@@ -92,13 +106,13 @@ def measure_trust(
         repeat_difference=float((np.max(quiet, axis=0) / np.min(quiet, axis=0) - 1).max()),
         load_difference=float(np.abs(np.array(loaded) / steady - 1).max()),
         kendall_tau=float(order.statistic),
-        doubted=sum(doubt for _, doubt in under_load),
+        doubted=sum(bool(own.doubts) for own in under_load),
         seconds=time.monotonic() - start,
     )
 
 
-def files_of(study: Path, count: int) -> tuple[list[Path], Path, Target]:
-    """So many artifacts of a study, evenly over their latencies, its baseline's file, and its target.
+def files_of(study: Path, count: int) -> tuple[list[Path], Path, StudyConfig]:
+    """So many artifacts of a study, evenly over their latencies, its baseline's file, and the study.
 
     Raises:
         UserError: fewer than two artifacts are there; results from elsewhere may come without them.
@@ -113,7 +127,7 @@ def files_of(study: Path, count: int) -> tuple[list[Path], Path, Target]:
         raise UserError(f"trust: {study} has not two model files to compare; run the study on this machine first")
     timed.sort()
     picked = np.unique(np.linspace(0, len(timed) - 1, count).round().astype(int))
-    return [timed[index][1] for index in picked], study / store.baseline.artifact.path, config.target
+    return [timed[index][1] for index in picked], study / store.baseline.artifact.path, config
 
 
 @contextmanager

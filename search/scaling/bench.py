@@ -35,7 +35,8 @@ def time_files(folder: Path, count: int, on_file: Callable[[Timed], None] = lamb
     Raises:
         UserError: the study has fewer files than that.
     """
-    files, baseline, target = files_of(folder, count)
+    files, baseline, config = files_of(folder, count)
+    target = config.target
     quick, full = target.effort(max(20, target.runs // 4)), target.effort()  # as search.artifact.Gauge has it
     found: list[Timed] = []
     with Apart(target) as apart:

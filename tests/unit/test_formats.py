@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from search.doctor import Check, doctor
 from search.errors import UserError
 from search.formats import FORMATS, check_format, versions, why_not_carried, why_not_here
-from search.measure.host import Check, doctor
 from spaces.recipe import Fp16, Fp32, Int8Dynamic, Int8Static, Int16, LowBit, Mixed, WeightOnly
 
 ROOT = Path(__file__).resolve().parents[2]
