@@ -57,7 +57,7 @@ class Sample(_Section):
 class Measured(_Section):
     """The figures of the card; accuracies are fractions, times milliseconds, intervals of 95 %.
 
-    Latency is of a run with ``latency_batch`` pictures, which the model of a bundle takes one at a time.
+    Latency is of a run with ``latency_batch`` pictures; the model in the bundle takes one at a time.
     ``waiting`` is the share of the wall time in which other work held the core, and ``host`` the id and what
     ``host.json`` says of the machine.
     """
