@@ -25,7 +25,7 @@ from search.tasks.accuracy import Accuracy
 TimeFile = Callable[[Record], Latency]
 Validate = Callable[[Record, str], Accuracy]  # (record, split)
 
-PASSES = 2  # over all files: what a host is like for minutes is then not in all that is known of one of them
+PASSES = 2  # undisturbed ones, over all files: what the host is like for minutes is not in all that is known of one
 
 
 def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file: TimeFile, validate: Validate) -> None:
@@ -57,9 +57,9 @@ def due_records(config: StudyConfig, records: Records, finals: Finals) -> list[R
     """The records to time next, with what is known by now; none when all is decided, or not worth more.
 
     First what was not timed after the search and may be on the front, or makes a member's place doubtful, up to the
-    limit of the study: it would not be fair to compare it by the figures of another day. Then the same once more. Then
-    the near ties, each up to the study's number of rounds: what is one still is told apart by nothing that is worth its
-    time.
+    limit of the study: it would not be fair to compare it by the figures of another day. Then the same once more, and
+    what was disturbed. Then the near ties. All up to the study's number of rounds: what is a near tie still is told
+    apart by nothing that is worth its time.
     """
     settings, objectives = config.final, config.objectives
     if settings is None:
@@ -70,10 +70,10 @@ def due_records(config: StudyConfig, records: Records, finals: Finals) -> list[R
     left = settings.records - len(finals.timed)
     if new := [record for name, record in candidates.items() if name not in finals.timed][: max(0, left)]:
         return new
-    timed = {name: times for name, times in finals.timed.items() if name not in finals.failures()}
-    if once := [r for name, r in candidates.items() if 0 < timed.get(name, 0) < min(PASSES, settings.rounds)]:
-        return once
-    return [record for record in near_ties(possible, objectives) if 0 < timed.get(record.id, 0) < settings.rounds]
+    failed = finals.failures()
+    more = [r for n, r in candidates.items() if n not in failed and 0 < finals.timed[n] < settings.rounds]
+    near = {record.id for record in near_ties(possible, objectives)}
+    return [r for r in more if finals.calm[r.id] < PASSES] or [r for r in more if r.id in near]
 
 
 def _doubtful(kept: list[Record], front: list[Record], objectives: tuple[Objective, ...]) -> list[Record]:

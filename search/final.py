@@ -51,6 +51,11 @@ class Finals:
         """How often each record's file was timed, or could not be, by id."""
         return Counter(final.record_id for final in self.all if final.accuracy is None)
 
+    @property
+    def calm(self) -> Counter[str]:
+        """How often each record's file was timed while nobody else used the machine's memory, by id."""
+        return Counter(final.record_id for final in self.all if final.latency and not final.latency.disturbed)
+
     def failures(self) -> dict[str, str]:
         """Why records could not be timed again, by id; those that were are not among them."""
         timed = {final.record_id for final in self.all if final.latency is not None}
@@ -67,6 +72,8 @@ class Finals:
 def pooled(latencies: Sequence[Latency]) -> Latency:
     """Several measurements of a file as one; milliseconds are those of the last.
 
+    Disturbed ones count only if all are.
+
     The ratio is the mean of the logarithms, each weighted by the inverse of its variance. If the measurements differ
     from one another by more than their intervals say, the interval is widened by as much (the scale factor of the
     Particle Data Group, "Review of Particle Physics", introduction, section 5.2.2).
@@ -76,6 +83,7 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
     """
     if not latencies:
         raise ValueError("there is no latency to pool")
+    latencies = [latency for latency in latencies if not latency.disturbed] or latencies
     if len(latencies) == 1:
         return latencies[0]
     logs = np.log([latency.ratio for latency in latencies])

@@ -102,7 +102,7 @@ class FinalSettings(_Section):
     records: int = Field(default=24, ge=1)
     """Files, at most."""
     rounds: int = Field(default=3, ge=1)
-    """Times that a file is timed: twice, if that many, and near ties this often at most."""
+    """Times that a file is timed, at most: twice undisturbed, near ties and what others disturb more often."""
 
 
 class BaselineTraining(_Section):

@@ -111,11 +111,13 @@ def trust(
     from search.study import FinalSettings
 
     chosen, baseline, config = files_of(folder, files)
+    settings = config.final or FinalSettings()
     found = measure_trust(
         chosen,
         baseline,
         config.target,
-        patient(config.target, config.final or FinalSettings()),
+        patient(config.target, settings),
+        rounds=settings.rounds,
         repeats=repeats,
         busy=busy,
         on_ratio=lambda file, ratio: typer.echo(f"{file.parent.name}  ×{ratio:.4f}", err=True),

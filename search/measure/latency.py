@@ -13,6 +13,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from search.measure.pairs import (
     time_pairs,
     waiting,
 )
+from search.measure.witness import Witness
 from search.runtimes.session import Runtime, checked, made_up
 from search.runtimes.table import described, open_session
 
@@ -46,6 +48,7 @@ class Latency:
     95 % confidence. `cores` are the ones the measurement was pinned to, None when it was not pinned. `waiting` is the
     share of the wall time in which other work held the core: milliseconds are too long by it, the ratio is not.
     `sessions` is how often both models were loaded for it, and `cold_start_ms` how long the candidate's loading took.
+    `disturbed` says that others used the machine's memory for most of the time (search/measure/witness.py).
     `runtime` names what ran the candidate, with its version, and `host` the machine; both are empty in records of old.
     `doubts` are sentences on why these numbers should be taken again; there are none in a good measurement.
     """
@@ -66,6 +69,7 @@ class Latency:
     warmup: int = 0
     waiting: float = 0.0
     doubts: tuple[str, ...] = ()
+    disturbed: bool = False
     runtime: str = ""
     host: str = ""
     batch: int = 1
@@ -121,9 +125,15 @@ def measure_latency(
         clock = ThreadClock() if ours.on_caller and theirs.on_caller else ProcessClock()
         found: list[Latency] = []
         while len(found) < ATTEMPTS and (not found or found[-1].doubts):
-            series = time_pairs((ours.open, theirs.open), effort, threads=threads, clock=clock)
+            series = time_pairs((ours.open, theirs.open), effort, threads=threads, witness=_witness(), clock=clock)
             found.append(_latency(series, runtime, taken, batch))
     return min(found, key=lambda latency: len(latency.doubts))
+
+
+@cache
+def _witness() -> Witness:
+    """The one of this process: the longer it looks, the better it knows what rest is."""
+    return Witness()
 
 
 class _Model:
@@ -159,6 +169,7 @@ def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None, ba
         warmup=series.warmup,
         waiting=waiting(series),
         doubts=doubts(series),
+        disturbed=series.disturbed,
         runtime=described(runtime),
         batch=batch,
     )

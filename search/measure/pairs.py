@@ -3,20 +3,22 @@
 Both are loaded anew for every session (search/measure/ratio.py says why), and each has a turn in it: some runs in a
 row, as a model runs where it is used. Were single runs to alternate, a small model would find its weights driven out of
 the caches by the large one before each of its runs. Timing ends when the interval of the ratio is narrow enough. The
-stopping rule looks at the width of the interval and never at the ratio itself, so it favours no result.
+stopping rule looks at the width of the interval and never at the ratio itself, so it favours no result. Sessions in
+which somebody else used the memory do not count, where there are others (search/measure/witness.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.measure.ratio import Floats, paired_ratio
+from search.measure.witness import Witness
 
 ClockName = Literal["thread-cpu", "process-cpu", "wall"]
 Run = Callable[[], object]
@@ -30,6 +32,7 @@ WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change
 LONGEST_WARMUP = 60  # pairs of the first session
 REWARM = 3  # runs before a turn that do not count: memory is new, and the caches hold the other model
 DRIFT = 0.05  # share by which the baseline may change from the first third of a measurement to the last
+CALM = 0.25  # share of the sessions that must be calm for the others not to count; else waiting would take too long
 SPREAD = 0.15  # of the baseline: half of its runs may differ from one another by this share
 
 
@@ -87,15 +90,18 @@ class Series:
     """Times in ms, candidate and baseline beside one another: shape (runs, 2), by both clocks.
 
     ``session`` has the number of each run's session, ``loading`` the wall time that it took to load the two models
-    in each session, in ms: shape (sessions, 2).
+    in each session, in ms: shape (sessions, 2), and ``memory`` what the witness saw before it: shape (sessions,).
+    ``disturbed`` says that it saw others at work in most of the sessions, so that all count.
     """
 
     wall: Floats
     cpu: Floats
     session: NDArray[np.int64]
     loading: Floats
+    memory: Floats
     warmup: int  # runs of each before the first session
     clock: ClockName  # the one that ratios are taken by
+    disturbed: bool = False
 
     @property
     def chosen(self) -> Floats:
@@ -105,6 +111,16 @@ class Series:
     def ratio(self) -> tuple[float, float, float]:
         """The ratio, and its 95 % interval."""
         return paired_ratio(self.chosen[:, 0], self.chosen[:, 1], self.session)
+
+    def undisturbed(self, witness: Witness) -> Series:
+        """The calm sessions alone; all of them if hardly any is."""
+        calm = witness.calm(self.memory)
+        if calm.mean() < CALM:
+            return replace(self, disturbed=True)
+        rows = calm[self.session]
+        numbers = np.unique(self.session[rows], return_inverse=True)[1]
+        kept = {"wall": self.wall[rows], "cpu": self.cpu[rows], "session": numbers}
+        return replace(self, loading=self.loading[calm], memory=self.memory[calm], **kept)
 
     def half_width(self) -> float:
         """Half the width of the ratio's interval, as a share of the ratio."""
@@ -119,6 +135,7 @@ class _Log:
     times: list[tuple[Time, Time]]
     sessions: list[int]
     loading: list[tuple[float, float]]
+    memory: list[float]
     warmup: int = 0
 
     def series(self, threads: int, cpu_clock: ClockName) -> Series:
@@ -128,32 +145,38 @@ class _Log:
             cpu=both[:, :, 1],
             session=np.array(self.sessions),
             loading=np.array(self.loading),
+            memory=np.array(self.memory),
             warmup=self.warmup,
             clock=_choose_clock(threads, cpu_clock, both),
         )
 
 
-def time_pairs(openers: tuple[Opener, Opener], effort: Effort, *, threads: int, clock: Clock | None = None) -> Series:
+def time_pairs(
+    openers: tuple[Opener, Opener], effort: Effort, *, threads: int, witness: Witness, clock: Clock | None = None
+) -> Series:
     """Times the candidate and the baseline in turn until ``effort`` is spent or the ratio is known.
 
     Args:
         openers: load the two; called once a session.
-        effort: when to stop.
+        effort: when to stop; runs that do not count are not of its number.
         threads: on how many the runs compute; with one, its CPU time is what counts.
+        witness: says which sessions count.
         clock: ``ThreadClock``, if not given.
     """
     own: Clock = clock or ThreadClock()
     deadline = own.wall() + round(effort.seconds * 1e9)
-    log = _Log([], [], [])
+    log, counted = _Log([], [], [], []), 0
     while True:
+        log.memory.append(witness.look())
         pair = _open(openers, log, own)
         if len(log.loading) == 1:
             log.warmup = warm_up(pair, own, deadline)
-        _take_turns(pair, min(effort.turn, effort.runs - len(log.times)), log, own, deadline)
-        series = log.series(threads, own.name)
-        if len(log.times) >= effort.runs or own.wall() >= deadline:
+        _take_turns(pair, min(effort.turn, effort.runs - counted), log, own, deadline)
+        series = log.series(threads, own.name).undisturbed(witness)
+        counted = len(series.wall)
+        if counted >= effort.runs or own.wall() >= deadline:
             return series
-        if len(log.loading) >= LEAST and series.half_width() <= effort.precision:
+        if len(series.loading) >= LEAST and series.half_width() <= effort.precision:
             return series
 
 

@@ -1,6 +1,7 @@
 """How far measured ratios can be trusted on this machine: the same files timed while it is quiet, then busy.
 
-They are timed as a study's last measurement does it (search/again.py): all files, and then all of them once more.
+They are timed as a study's last measurement does it (search/again.py): all files, then all of them once more, and then
+those that were disturbed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from search.measure.host import host_info
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
 from search.results import open_study
-from search.study import StudyConfig
+from search.study import FinalSettings, StudyConfig
 from search.target import Target
 
 # Other work as it is beside a training: matrices that do not fit into the caches.
@@ -61,6 +62,7 @@ def measure_trust(
     target: Target,
     effort: Effort,
     *,
+    rounds: int = FinalSettings().rounds,
     repeats: int = 2,
     busy: int | None = None,
     on_ratio: Callable[[Path, float], None] = lambda file, ratio: None,
@@ -72,6 +74,7 @@ def measure_trust(
         baseline: what ratios are to.
         target: what they are timed on.
         effort: how long, in each of the passes of a measurement.
+        rounds: how often a file is timed in a measurement, at most; twice, if nobody disturbs it.
         repeats: quiet measurements of each file, all files in turn.
         busy: processes that compute without a rest; as many as this process has cores, if not given.
         on_ratio: hears of every pass.
@@ -85,8 +88,12 @@ def measure_trust(
         return found
 
     def measured() -> list[Latency]:
-        passes = [[once(file) for file in files] for _ in range(PASSES)]
-        return [pooled(own) for own in zip(*passes, strict=True)]
+        found: dict[Path, list[Latency]] = {file: [] for file in files}
+        for _ in range(rounds):
+            for file, own in found.items():
+                if sum(not latency.disturbed for latency in own) < PASSES:
+                    own.append(once(file))
+        return [pooled(own) for own in found.values()]
 
     try:
         quiet = [[own.ratio for own in measured()] for _ in range(repeats)]

@@ -141,6 +141,23 @@ def test_all_files_are_timed_once_before_any_is_timed_again(tmp_path: Path) -> N
     assert [final.record_id for final in finals.all] == [record.id for record in records] * 2
 
 
+def test_what_others_disturb_is_timed_again_and_does_not_count(tmp_path: Path) -> None:
+    store = stored(tmp_path, [searched("a", 0.5, 0.2), searched("b", 0.6, 0.4)])
+    bench = Bench({"a": 0.2, "b": 0.4}, 0.001)
+
+    def time_file(record: Record) -> Latency:
+        found = bench(record)
+        first = record.id == "a" and bench.calls["a"] == 1
+        return replace(found, ratio=0.25, ratio_low=0.249, ratio_high=0.251, disturbed=True) if first else found
+
+    measure_again(study(), store, Finals(tmp_path), time_file, no_accuracy)
+    assert bench.calls == {"a": 3, "b": 2}
+    again = Finals(tmp_path).applied(store).records["a"].measurement
+    assert again is not None
+    assert again.latency.ratio == pytest.approx(0.2, rel=0.005)
+    assert again.latency.ratio_high < 0.21
+
+
 def test_a_study_may_time_each_file_once(tmp_path: Path) -> None:
     bench = Bench({"a": 0.2}, 0.001)
     measure_again(study(rounds=1), stored(tmp_path, [searched("a", 0.5, 0.2)]), Finals(tmp_path), bench, no_accuracy)
@@ -222,6 +239,14 @@ def test_measurements_that_contradict_one_another_widen_the_interval() -> None:
     """The intervals say a percent, the measurements differ by ten: the pooled interval has to reach both."""
     found = pooled([timed(0.40, 0.01), timed(0.44, 0.01)])
     assert found.ratio_low < 0.405 and found.ratio_high > 0.435
+
+
+def test_disturbed_measurements_count_where_there_are_no_others() -> None:
+    first, second, third = timed(0.40, 0.01), timed(0.44, 0.01), timed(0.45, 0.01)
+    assert pooled([first, replace(second, disturbed=True)]) == first
+    alone = pooled([replace(second, disturbed=True), replace(third, disturbed=True)])
+    assert alone.disturbed
+    assert 0.44 < alone.ratio < 0.45
 
 
 def test_pooled_intervals_hold_the_truth_as_often_as_they_say() -> None:

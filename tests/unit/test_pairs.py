@@ -22,6 +22,7 @@ from search.measure.pairs import (
     waiting,
 )
 from search.measure.ratio import paired_ratio
+from search.measure.witness import Witness
 
 
 class Machine:
@@ -51,8 +52,9 @@ class Machine:
         self.now += round((100, 300)[column] * 1e6)
         return lambda: self.run(column)
 
-    def time(self, effort: Effort, threads: int = 1) -> Series:
-        return time_pairs((lambda: self.open(0), lambda: self.open(1)), effort, threads=threads, clock=self)
+    def time(self, effort: Effort, threads: int = 1, walk: Callable[[], float] = lambda: 1.0) -> Series:
+        openers = (lambda: self.open(0), lambda: self.open(1))
+        return time_pairs(openers, effort, threads=threads, witness=Witness(walk), clock=self)
 
 
 def noisy(middle: float, spread: float, seed: int) -> Callable[[int], float]:
@@ -148,7 +150,13 @@ def test_each_has_a_turn_of_runs_in_a_row_and_comes_first_equally_often() -> Non
     order: list[int] = []
     machine = Machine(lambda call: 2.0, lambda call: 8.0)
     runs = (lambda: (order.append(0), machine.run(0)), lambda: (order.append(1), machine.run(1)))
-    series = time_pairs((lambda: runs[0], lambda: runs[1]), Effort(runs=100, precision=-1.0), threads=1, clock=machine)
+    series = time_pairs(
+        (lambda: runs[0], lambda: runs[1]),
+        Effort(runs=100, precision=-1.0),
+        threads=1,
+        witness=Witness(lambda: 1.0),
+        clock=machine,
+    )
     turns = np.array(order[2 * series.warmup :]).reshape(-1, 2, REWARM + TURN)
     assert (turns == turns[:, :, :1]).all()
     assert (turns[:, 0, 0] + turns[:, 1, 0] == 1).all()
@@ -169,6 +177,37 @@ def test_runs_right_after_the_other_model_do_not_count() -> None:
 
     series = Cached(lambda call: 0.0, lambda call: 0.0).time(Effort(runs=100))
     np.testing.assert_allclose(series.cpu, [[2.0, 8.0]] * 100)
+
+
+class Shared(Machine):
+    """Another guest of the host uses its memory in some sessions: the candidate takes half as long again."""
+
+    def __init__(self, busy: Callable[[int], bool]) -> None:
+        super().__init__(lambda call: 2.0 * (1.5 if self.busy() else 1.0), lambda call: 8.0)
+        self._busy = busy
+
+    def busy(self) -> bool:
+        return self._busy(self.opened[1])
+
+    def walk(self) -> float:
+        return 1.2 if self._busy(self.opened[1] + 1) else 1.0  # before the session's models are loaded
+
+
+def test_sessions_in_which_others_use_the_memory_do_not_count() -> None:
+    """Three in four, for as long as it takes: the lowest tenth alone would do here, the number of runs tells."""
+    machine = Shared(lambda session: session % 4 != 1)
+    series = machine.time(Effort(runs=100, precision=-1.0), walk=machine.walk)
+    assert machine.opened[1] == 77  # the twentieth calm one
+    assert (len(series.wall), len(series.loading), series.disturbed) == (100, 20, False)
+    assert series.session.tolist() == [session for session in range(20) for _ in range(TURN)]
+    np.testing.assert_allclose(series.cpu, [[2.0, 8.0]] * 100)
+
+
+def test_a_disturbance_that_stays_is_said_and_not_waited_for() -> None:
+    machine = Shared(lambda session: session > 3)
+    series = machine.time(Effort(runs=100, precision=-1.0), walk=machine.walk)
+    assert series.disturbed
+    assert (machine.opened[1], len(series.wall)) == (20, 100)
 
 
 def test_the_threads_own_time_counts_where_there_is_one_thread() -> None:
