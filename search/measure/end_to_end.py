@@ -23,7 +23,7 @@ from search.runtimes import classification, detection
 from search.runtimes.session import Runtime, Session, checked, made_up
 from search.runtimes.table import open_session
 
-SESSIONS, TURN, WARM_UP = 5, 10, 3
+SESSIONS, PAIRS, WARM_UP = 5, 10, 3
 Task = Literal["detect", "classify"]
 Before = Callable[[NDArray[np.uint8]], tuple[NDArray[Any], Any]]  # the input, and what ``After`` needs to know
 After = Callable[[list[NDArray[Any]], Any], NDArray[Any]]
@@ -118,7 +118,7 @@ def measure_end_to_end(
     Raises:
         MeasurementError: as ``open_chain``, or the two are not for the same task, or Pillow is missing.
     """
-    times: list[list[list[tuple[float, float]]]] = []  # picture, column, part, clock
+    times: list[list[list[tuple[float, float]]]] = []  # pair, column, part, clock
     counts: list[list[int]] = []
     for session in range(SESSIONS):
         pair = [open_chain(path, runtime) for path in (candidate, baseline)]
@@ -127,15 +127,15 @@ def measure_end_to_end(
         one_core = all(chain.session.on_caller for chain in pair)
         clock = ThreadClock() if one_core else ProcessClock()
         try:
-            shown = [images[(session * TURN + number) % len(images)] for number in range(TURN)]
-            turns: list[list[Any]] = [[], []]
-            for column in (0, 1) if session % 2 == 0 else (1, 0):
-                for image in shown[:WARM_UP]:
-                    pair[column].answer(image)
-                turns[column] = [_timed(pair[column], image, clock) for image in shown]
-            for (ours, found), (theirs, against) in zip(*turns, strict=True):
-                times.append([ours, theirs])
-                counts.append([found, against])
+            for number in range(WARM_UP):
+                for chain in pair:
+                    chain.answer(images[number % len(images)])
+            for number in range(PAIRS):
+                image = images[(session * PAIRS + number) % len(images)]
+                order = (0, 1) if number % 2 == 0 else (1, 0)
+                found = {column: _timed(pair[column], image, clock) for column in order}
+                times.append([found[0][0], found[1][0]])
+                counts.append([found[0][1], found[1][1]])
         except ImportError as error:
             raise MeasurementError(f"a classifier's pictures need Pillow: {error}") from error
     return summarise(
@@ -157,9 +157,9 @@ def _timed(chain: Chain, image: NDArray[np.uint8], clock: Clock) -> tuple[list[t
 
 
 def summarise(task: Task, times: Floats, counts: NDArray[Any], images: int, clock: ClockName) -> EndToEnd:
-    """What is told of the times in ms, of the shape (pictures, 2 models, 3 parts, 2 clocks), the wall's first.
+    """What is told of the times in ms, of the shape (pairs, 2 models, 3 parts, 2 clocks), the wall's first.
 
-    ``counts`` (pictures, 2) are the answers to each picture; there are ``TURN`` of each to a session.
+    ``counts`` (pairs, 2) are the answers to each picture; there are ``PAIRS`` pairs to a session.
     """
     wall = times[:, 0, :, 0]
     whole = times[..., 0 if clock == "wall" else 1].sum(axis=2)
@@ -174,7 +174,7 @@ def summarise(task: Task, times: Floats, counts: NDArray[Any], images: int, cloc
         before=spread(wall[:, 0]),
         model=spread(wall[:, 1]),
         after=spread(wall[:, 2]),
-        ratio=paired_ratio(whole[:, 0], whole[:, 1], np.arange(len(whole)) // TURN),
+        ratio=paired_ratio(whole[:, 0], whole[:, 1], np.arange(len(whole)) // PAIRS),
         clock=clock,
         images=images,
         boxes=boxes,

@@ -104,7 +104,7 @@ def measure_latency(
         cores: logical cores to pin this thread and the sessions' threads to. None takes the last ones that
             this process may use, as many as threads. Linux only: another system leaves the placement to itself.
         batch: pictures in the input of both files.
-        seed: of the input.
+        seed: of the input and of the order within pairs.
 
     Raises:
         MeasurementError: a file is missing, broken, or has an input that cannot be made up; fewer than 2
@@ -125,7 +125,8 @@ def measure_latency(
         clock = ThreadClock() if ours.on_caller and theirs.on_caller else ProcessClock()
         found: list[Latency] = []
         while len(found) < ATTEMPTS and (not found or found[-1].doubts):
-            series = time_pairs((ours.open, theirs.open), effort, threads=threads, witness=_witness(), clock=clock)
+            openers, own_seed = (ours.open, theirs.open), seed + len(found)
+            series = time_pairs(openers, effort, threads=threads, witness=_witness(), seed=own_seed, clock=clock)
             found.append(_latency(series, runtime, taken, batch))
     return min(found, key=lambda latency: len(latency.doubts))
 

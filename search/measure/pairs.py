@@ -1,10 +1,14 @@
 """Two things timed in turn until their ratio is known well enough, and how far these times can be trusted.
 
-Both are loaded anew for every session (search/measure/ratio.py says why), and each has a turn in it: some runs in a
-row, as a model runs where it is used. Were single runs to alternate, a small model would find its weights driven out of
-the caches by the large one before each of its runs. Timing ends when the interval of the ratio is narrow enough. The
-stopping rule looks at the width of the interval and never at the ratio itself, so it favours no result. Sessions in
-which somebody else used the memory do not count, where there are others (search/measure/witness.py).
+A pair is one run of each, in random order, so that what slows both down cancels in the pair's ratio. Both are loaded
+anew for every session of a few pairs (search/measure/ratio.py says why). Timing ends when the interval of the ratio is
+narrow enough. The stopping rule looks at the width of the interval and never at the ratio itself, so it favours no
+result. Sessions in which somebody else used the memory do not count, where there are others
+(search/measure/witness.py).
+
+Each run finds the other model's weights in the caches, so both are timed as behind a picture that was just decoded and
+scaled, and not as in a loop of their own: there a small model is up to a quarter faster on a quiet machine, but not on
+a busy one (docs/adr/015-cold-caches.md).
 """
 
 from __future__ import annotations
@@ -24,13 +28,12 @@ ClockName = Literal["thread-cpu", "process-cpu", "wall"]
 Run = Callable[[], object]
 Opener = Callable[[], Run]  # loads a model and returns what runs it once
 Pair = tuple[Run, Run]  # the candidate's run and the baseline's
-Time = tuple[float, float]  # of a run, in ms: by the wall and by the CPU clock
 
-LEAST = 20  # sessions before the interval is believed
-TURN = 5  # runs of each in a session
+LEAST = 10  # sessions before the interval is believed
+PAIRS = 10  # of a session
 WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change by less than this share
 LONGEST_WARMUP = 60  # pairs of the first session
-REWARM = 3  # runs before a turn that do not count: memory is new, and the caches hold the other model
+REWARM = 5  # pairs of the others, whose memory is new: until then small models are some percent slower or faster
 DRIFT = 0.05  # share by which the baseline may change from the first third of a measurement to the last
 CALM = 0.25  # share of the sessions that must be calm for the others not to count; else waiting would take too long
 SPREAD = 0.15  # of the baseline: half of its runs may differ from one another by this share
@@ -67,7 +70,7 @@ class ProcessClock(ThreadClock):
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long to time: at most ``runs`` of each and ``seconds``, and no longer than it takes to know the ratio.
+    """How long to time: at most ``runs`` pairs and ``seconds``, and no longer than it takes to know the ratio.
 
     It is known when half the width of its 95 % interval is ``precision`` of it (0.01: one percent).
     """
@@ -77,9 +80,9 @@ class Effort:
     seconds: float = 60.0
 
     @property
-    def turn(self) -> int:
-        """Runs of each in a session: fewer where there are few, so that there are sessions enough."""
-        return min(TURN, max(2, self.runs // LEAST))
+    def pairs(self) -> int:
+        """Pairs of a session: fewer where there are few runs, so that there are sessions enough."""
+        return min(PAIRS, max(2, self.runs // LEAST))
 
 
 USUAL = Effort()
@@ -87,9 +90,9 @@ USUAL = Effort()
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Times in ms, candidate and baseline beside one another: shape (runs, 2), by both clocks.
+    """Times in ms, candidate and baseline beside one another: shape (pairs, 2), by both clocks.
 
-    ``session`` has the number of each run's session, ``loading`` the wall time that it took to load the two models
+    ``session`` has the number of each pair's session, ``loading`` the wall time that it took to load the two models
     in each session, in ms: shape (sessions, 2), and ``memory`` what the witness saw before it: shape (sessions,).
     ``disturbed`` says that it saw others at work in most of the sessions, so that all count.
     """
@@ -99,7 +102,7 @@ class Series:
     session: NDArray[np.int64]
     loading: Floats
     memory: Floats
-    warmup: int  # runs of each before the first session
+    warmup: int  # pairs that ran before the first
     clock: ClockName  # the one that ratios are taken by
     disturbed: bool = False
 
@@ -132,14 +135,14 @@ class Series:
 class _Log:
     """What was timed so far."""
 
-    times: list[tuple[Time, Time]]
+    times: list[tuple[tuple[float, float], tuple[float, float]]]
     sessions: list[int]
     loading: list[tuple[float, float]]
     memory: list[float]
     warmup: int = 0
 
     def series(self, threads: int, cpu_clock: ClockName) -> Series:
-        both = np.array(self.times)  # (runs, columns, clocks)
+        both = np.array(self.times)  # (pairs, columns, clocks)
         return Series(
             wall=both[:, :, 0],
             cpu=both[:, :, 1],
@@ -152,26 +155,42 @@ class _Log:
 
 
 def time_pairs(
-    openers: tuple[Opener, Opener], effort: Effort, *, threads: int, witness: Witness, clock: Clock | None = None
+    openers: tuple[Opener, Opener],
+    effort: Effort,
+    *,
+    threads: int,
+    witness: Witness,
+    seed: int = 0,
+    clock: Clock | None = None,
 ) -> Series:
     """Times the candidate and the baseline in turn until ``effort`` is spent or the ratio is known.
 
     Args:
         openers: load the two; called once a session.
-        effort: when to stop; runs that do not count are not of its number.
+        effort: when to stop; pairs that do not count are not of its number.
         threads: on how many the runs compute; with one, its CPU time is what counts.
         witness: says which sessions count.
+        seed: of the order within pairs.
         clock: ``ThreadClock``, if not given.
     """
     own: Clock = clock or ThreadClock()
     deadline = own.wall() + round(effort.seconds * 1e9)
+    rng = np.random.default_rng(seed)
     log, counted = _Log([], [], [], []), 0
     while True:
         log.memory.append(witness.look())
         pair = _open(openers, log, own)
         if len(log.loading) == 1:
             log.warmup = warm_up(pair, own, deadline)
-        _take_turns(pair, min(effort.turn, effort.runs - counted), log, own, deadline)
+        else:
+            for _ in range(REWARM):
+                _time_pair(pair, 0, own)
+        count = min(effort.pairs, effort.runs - counted)
+        for first in rng.permutation(np.arange(count) % 2):
+            log.times.append(_time_pair(pair, int(first), own))
+            log.sessions.append(len(log.loading) - 1)
+            if len(log.times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a session
+                break
         series = log.series(threads, own.name).undisturbed(witness)
         counted = len(series.wall)
         if counted >= effort.runs or own.wall() >= deadline:
@@ -193,23 +212,6 @@ def _open(openers: tuple[Opener, Opener], log: _Log, clock: Clock) -> Pair:
     return runs[0], runs[1]
 
 
-def _take_turns(pair: Pair, count: int, log: _Log, clock: Clock, deadline: int) -> None:
-    """Times ``count`` runs of each, the one or the other first in turn; two if the time is used up."""
-    first = (len(log.loading) // 2) % 2  # the one that was loaded first and the one that was not, equally often
-    turns: list[list[Time]] = [[], []]
-    for column in (first, 1 - first):
-        run, own = pair[column], turns[column]
-        for _ in range(REWARM):
-            if clock.wall() < deadline:
-                run()
-        while len(own) < count:
-            own.append(_timed(run, clock))
-            if column == first and len(own) == 2 and clock.wall() >= deadline:
-                count = 2
-    log.times += zip(*turns, strict=True)
-    log.sessions += [len(log.loading) - 1] * count
-
-
 def _nothing() -> None:
     """Stands for a run that is not loaded yet."""
 
@@ -218,7 +220,8 @@ def warm_up(pair: Pair, clock: Clock, deadline: int) -> int:
     """Runs both in turn until their wall times stand still; returns how often. First runs allocate and fill caches."""
     walls: list[tuple[float, float]] = []
     while len(walls) < LONGEST_WARMUP and (len(walls) < WINDOW or clock.wall() < deadline):
-        walls.append((_timed(pair[0], clock)[0], _timed(pair[1], clock)[0]))
+        (ours, _), (theirs, _) = _time_pair(pair, 0, clock)
+        walls.append((ours, theirs))
         if len(walls) >= 2 * WINDOW:
             before, now = np.median(walls[-2 * WINDOW : -WINDOW], axis=0), np.median(walls[-WINDOW:], axis=0)
             if np.all(np.abs(now / before - 1) < STILL):
@@ -249,11 +252,15 @@ def waiting(series: Series) -> float:
     return max(0.0, float(1 - np.median(series.cpu[:, 1] / series.wall[:, 1])))
 
 
-def _timed(run: Run, clock: Clock) -> Time:
-    wall, cpu = clock.wall(), clock.cpu()
-    run()
-    cpu_end, wall_end = clock.cpu(), clock.wall()
-    return (wall_end - wall) / 1e6, (cpu_end - cpu) / 1e6
+def _time_pair(pair: Pair, first: int, clock: Clock) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Runs both, the one in column ``first`` before the other; ms of candidate and baseline, each (wall, CPU)."""
+    times = [(0.0, 0.0), (0.0, 0.0)]
+    for column in (first, 1 - first):
+        wall, cpu = clock.wall(), clock.cpu()
+        pair[column]()
+        cpu_end, wall_end = clock.cpu(), clock.wall()
+        times[column] = ((wall_end - wall) / 1e6, (cpu_end - cpu) / 1e6)
+    return times[0], times[1]
 
 
 def _choose_clock(threads: int, cpu_clock: ClockName, times: Floats) -> ClockName:

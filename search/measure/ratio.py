@@ -4,9 +4,9 @@ A model that is loaded anew runs a percent faster or slower for as long as it is
 happens to lie. So the unit of evidence is a session, not a run: a thousand runs of one session know that session only.
 
 What else works on the machine, or on its host, only ever makes a run longer, and a small model, whose weights are
-driven out of the caches, by a larger share than a large one. So each model's time is the lowest tenth of its runs, or
-rather the longest of these, which stays where it is while nine in ten runs are disturbed (Chen & Revels, "Robust
-benchmarking in noisy environments", 2016, go as far as the minimum).
+driven out of the caches, by a larger share than a large one. So each model's time is the lower quartile of its runs,
+which stays where it is while up to three in four runs are disturbed (Chen & Revels, "Robust benchmarking in noisy
+environments", 2016, go as far as the minimum).
 """
 
 from __future__ import annotations
@@ -17,27 +17,24 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LOW = 0.1
+QUANTILE = 0.25
 RESAMPLES = 200
 # Student's t distribution: its .975 quantile at 1, 2, … degrees of freedom; beyond them an expansion.
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-def paired_ratio(
-    ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None = None, *, quantile: float = LOW
-) -> tuple[float, float, float]:
+def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None = None) -> tuple[float, float, float]:
     """The ratio of two series of times that were taken in turn, and its 95 % interval: (ratio, low, high).
 
-    The ratio is that of the two quantiles. The interval is Student's on a logarithmic scale, with the deviation of a
-    bootstrap over sessions, in which the runs of both stay together: what slows both down widens nothing. Swapping
-    the two series gives exactly the inverse. With one session only, its entries are resampled in pairs: an interval
-    that knows nothing of other sessions.
+    The ratio is that of the lower quartiles. The interval is Student's on a logarithmic scale, with the deviation of a
+    bootstrap over sessions, in which both runs of a pair stay together: what slows both down widens nothing. Swapping
+    the two series gives exactly the inverse. With one session only, its pairs are resampled: an interval that knows
+    nothing of other sessions.
 
     Args:
         ours: shape (n,), positive, any unit.
-        theirs: shape (n,), positive, the same unit.
-        session: shape (n,), which session entry i of both is of; one for all if not given.
-        quantile: the share of the runs that are no longer than what counts; of few runs it is to be larger.
+        theirs: shape (n,), positive, the same unit; entry i was timed next to entry i of the other.
+        session: shape (n,), which session each pair is of; one for all if not given.
 
     Raises:
         ValueError: series of different lengths, empty ones, or a time that is not positive and finite.
@@ -51,27 +48,27 @@ def paired_ratio(
     if not groups.any():
         groups = np.arange(len(one))
     count = int(groups.max()) + 1
-    middle = _log_ratio(one, other, np.ones((1, len(one)), dtype=np.int64), quantile)[0]
+    middle = _log_ratio(one, other, np.ones((1, len(one)), dtype=np.int64))[0]
     width = 0.0
     if count > 1:
         # Of count draws, each session falls to a resample so many times.
         drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=RESAMPLES)
-        deviation = float(np.std(_log_ratio(one, other, drawn[:, groups], quantile))) * (count / (count - 1)) ** 0.5
+        deviation = float(np.std(_log_ratio(one, other, drawn[:, groups]))) * (count / (count - 1)) ** 0.5
         width = t975(count - 1) * deviation
     ratio, low, high = (float(value) for value in np.exp([middle, middle - width, middle + width]))
     return ratio, low, high
 
 
-def _log_ratio(ours: Floats, theirs: Floats, weights: Ints, quantile: float) -> Floats:
-    """The logarithm of the quantiles' ratio when run i counts ``weights[:, i]`` times; shape (weightings,)."""
-    return np.log(_low(ours, weights, quantile) / _low(theirs, weights, quantile))
+def _log_ratio(ours: Floats, theirs: Floats, weights: Ints) -> Floats:
+    """The logarithm of the quartiles' ratio when run i counts ``weights[:, i]`` times; shape (weightings,)."""
+    return np.log(_quartile(ours, weights) / _quartile(theirs, weights))
 
 
-def _low(times: Floats, weights: Ints, quantile: float) -> Floats:
-    """For each row of ``weights``, the smallest time that this share of the weight does not exceed."""
+def _quartile(times: Floats, weights: Ints) -> Floats:
+    """For each row of ``weights``, the smallest time that a quarter of the weight does not exceed."""
     order = np.argsort(times, kind="stable")
     sums = np.cumsum(weights[:, order], axis=1)
-    return times[order][np.argmax(sums >= quantile * sums[:, -1:], axis=1)]
+    return times[order][np.argmax(sums >= QUANTILE * sums[:, -1:], axis=1)]
 
 
 def t975(freedom: int) -> float:

@@ -143,7 +143,7 @@ def _told(rivals: dict[str, Rival]) -> dict[str, Any]:
     ours = 1 / np.array(rivals["pipeline"].rates)
     turns = range(len(ours))
     result["ratios"] = {
-        name: paired_ratio(1 / np.array(rival.rates), ours, turns, quantile=0.25)  # of a few turns
+        name: paired_ratio(1 / np.array(rival.rates), ours, turns)
         for name, rival in rivals.items()
         if name != "pipeline"
     }

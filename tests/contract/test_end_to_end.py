@@ -14,7 +14,7 @@ from PIL import Image
 from ultralytics import YOLO
 
 from search.errors import MeasurementError, UserError
-from search.measure.end_to_end import SESSIONS, TURN, measure_end_to_end, open_chain, summarise
+from search.measure.end_to_end import PAIRS, SESSIONS, measure_end_to_end, open_chain, summarise
 from search.measure.pictures import CAMERA, camera_picture, pictures
 from search.runtimes.session import Runtime
 from search.stages.export import export_onnx
@@ -90,7 +90,7 @@ def test_the_times_are_of_the_parts_and_of_the_whole(detector: Path) -> None:
     assert found.ratio[1] <= found.ratio[0] <= found.ratio[2]
     assert found.ratio[0] == pytest.approx(1, abs=0.3)
     counts = [len(open_chain(detector, CPU).answer(image)) for image in images]
-    assert SESSIONS * TURN % 2 == 0  # both pictures as often
+    assert SESSIONS * PAIRS % 2 == 0  # both pictures as often
     assert found.boxes == found.against_boxes == pytest.approx(np.mean(counts))
 
 
@@ -98,9 +98,9 @@ def test_the_ratio_is_of_the_whole_by_the_clock_that_counts() -> None:
     """Two sessions: the wall says that ours takes twice as long, CPU time that it takes half."""
     wall = np.array([[2.0, 5.0, 1.0], [1.0, 2.5, 0.5]])
     cpu = np.array([[0.5, 1.0, 0.5], [1.0, 2.0, 1.0]])
-    times = np.stack([wall, cpu], axis=-1)[None].repeat(2 * TURN, axis=0)
+    times = np.stack([wall, cpu], axis=-1)[None].repeat(2 * PAIRS, axis=0)
     times[-1, 0, 2, 0] = 101
-    counts = np.array([[4, 2], [6, 2]]).repeat(TURN, axis=0)
+    counts = np.array([[4, 2], [6, 2]]).repeat(PAIRS, axis=0)
     found = summarise("detect", times, counts, 3, "thread-cpu")
     assert found.ratio == pytest.approx((0.5, 0.5, 0.5))
     assert summarise("detect", times, counts, 3, "wall").ratio == pytest.approx((2, 2, 2))

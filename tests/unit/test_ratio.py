@@ -15,16 +15,14 @@ times = st.floats(0.1, 100)
 
 
 @given(st.lists(st.tuples(times, times, st.integers(0, 4)), min_size=1, max_size=30))
-def test_the_ratio_is_that_of_the_lowest_tenths_and_lies_in_its_interval(
+def test_the_ratio_is_that_of_the_lower_quartiles_and_lies_in_its_interval(
     pairs: list[tuple[float, float, int]],
 ) -> None:
     ours, theirs, sessions = (np.array(column) for column in zip(*pairs, strict=True))
     ratio, low, high = paired_ratio(ours, theirs, sessions)
-    tenths = [np.quantile(column, 0.1, method="inverted_cdf") for column in (ours, theirs)]
-    assert ratio == pytest.approx(tenths[0] / tenths[1])
-    assert low * (1 - 1e-9) <= ratio <= high * (1 + 1e-9)
     quartiles = [np.quantile(column, 0.25, method="inverted_cdf") for column in (ours, theirs)]
-    assert paired_ratio(ours, theirs, sessions, quantile=0.25)[0] == pytest.approx(quartiles[0] / quartiles[1])
+    assert ratio == pytest.approx(quartiles[0] / quartiles[1])
+    assert low * (1 - 1e-9) <= ratio <= high * (1 + 1e-9)
 
 
 def test_the_interval_is_students_with_the_deviation_of_resampled_sessions() -> None:
@@ -34,7 +32,7 @@ def test_the_interval_is_students_with_the_deviation_of_resampled_sessions() -> 
     ratio, low, high = paired_ratio(ours.ravel(), theirs.ravel(), np.repeat(np.arange(12), 10))
 
     def log_ratio(chosen: NDArray[np.int64]) -> float:
-        one, other = (np.quantile(own[chosen], 0.1, method="inverted_cdf") for own in (ours, theirs))
+        one, other = (np.quantile(own[chosen], 0.25, method="inverted_cdf") for own in (ours, theirs))
         return float(np.log(one / other))
 
     found = stats.bootstrap((np.arange(12),), log_ratio, vectorized=False, n_resamples=4000, rng=rng)
@@ -46,7 +44,7 @@ def test_runs_that_a_neighbour_disturbs_do_not_move_the_ratio() -> None:
     """He comes for some sessions and slows the small model down by half, the large one by a tenth: as was measured."""
     rng = np.random.default_rng(0)
     numbers = np.repeat(np.arange(20), 10)
-    disturbed = np.isin(numbers, rng.permutation(20)[:16])
+    disturbed = np.isin(numbers, rng.permutation(20)[:12])
     ours = 0.13 * rng.lognormal(0, 0.01, 200) * np.where(disturbed, rng.uniform(1, 1.5, 200), 1)
     theirs = rng.lognormal(0, 0.01, 200) * np.where(disturbed, rng.uniform(1, 1.1, 200), 1)
     ratio, _, _ = paired_ratio(ours, theirs, numbers)
