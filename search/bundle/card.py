@@ -148,7 +148,7 @@ def _how(manifest: Manifest) -> str:
     return (
         f"The accuracy is that of this very file on the {measured.images} images of the validation split, by "
         f"Ultralytics' validator. The latency is that of the model alone, {pictures} on {manifest.threads} "
-        f"thread(s) with {measured.runtime or 'ONNX Runtime'}, timed in turn with the uncompressed model "
+        f"thread(s) with {measured.runtime or 'ONNX Runtime'}, timed run by run beside the uncompressed model "
         f"({measured.runs} runs, {measured.clock} clock) "
         f"on host `{measured.host}`: {cpu}. Milliseconds hold for that machine only; the share "
         f"is about the same on processors of its kind.{waiting}"

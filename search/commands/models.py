@@ -54,7 +54,7 @@ def measure(
         str, typer.Option(help="Where to run it: a name that `targets` lists, or a .yaml.")
     ] = "onnxruntime-cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")] = 1,
-    runs: Annotated[int, typer.Option(min=10, help="Timed runs of each, at most.")] = 300,
+    runs: Annotated[int, typer.Option(min=10, help="Timed pairs, at most.")] = 300,
     precision: Annotated[float, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.")] = 0.01,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to spend.")] = 60.0,
     profile: Annotated[bool, typer.Option("--profile", help="Memory, throughput and end to end, too.")] = False,

@@ -115,15 +115,17 @@ class Series:
         """The ratio, and its 95 % interval."""
         return paired_ratio(self.chosen[:, 0], self.chosen[:, 1], self.session)
 
-    def undisturbed(self, witness: Witness) -> Series:
-        """The calm sessions alone; all of them if hardly any is."""
+    def undisturbed(self, witness: Witness, most: int) -> Series:
+        """The pairs of the calm sessions alone; the latest ``most`` of all sessions, if hardly any is calm."""
         calm = witness.calm(self.memory)
         if calm.mean() < CALM:
-            return replace(self, disturbed=True)
-        rows = calm[self.session]
-        numbers = np.unique(self.session[rows], return_inverse=True)[1]
-        kept = {"wall": self.wall[rows], "cpu": self.cpu[rows], "session": numbers}
-        return replace(self, loading=self.loading[calm], memory=self.memory[calm], **kept)
+            return replace(self._only(np.arange(len(self.wall)) >= len(self.wall) - most), disturbed=True)
+        return self._only(calm[self.session])
+
+    def _only(self, rows: NDArray[np.bool_]) -> Series:
+        kept, session = np.unique(self.session[rows], return_inverse=True)
+        times = {"wall": self.wall[rows], "cpu": self.cpu[rows], "session": session}
+        return replace(self, loading=self.loading[kept], memory=self.memory[kept], **times)
 
     def half_width(self) -> float:
         """Half the width of the ratio's interval, as a share of the ratio."""
@@ -191,7 +193,7 @@ def time_pairs(
             log.sessions.append(len(log.loading) - 1)
             if len(log.times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a session
                 break
-        series = log.series(threads, own.name).undisturbed(witness)
+        series = log.series(threads, own.name).undisturbed(witness, effort.runs)
         counted = len(series.wall)
         if counted >= effort.runs or own.wall() >= deadline:
             return series

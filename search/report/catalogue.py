@@ -94,7 +94,7 @@ def _measured(catalogue: dict[str, Any]) -> str:
     return "\n".join(
         [
             "Each row is the plain recipe with one technique. Size and latency are ratios to the plain FP32 file;",
-            "latency is one thread's CPU time in ONNX Runtime, in turn with that file, with a bootstrap interval.",
+            "latency is one thread's CPU time in ONNX Runtime, run by run beside that file, with a bootstrap interval.",
             "Accuracy is of the exported file on the validation split: right after the change, and after all training,",
             f"{catalogue['epochs']} epochs for every row. The row `finetune` is what training alone gives. Rows of one",
             "and the same recipe share one measurement, which costs the second of them no time.",

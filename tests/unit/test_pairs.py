@@ -185,6 +185,15 @@ def test_sessions_in_which_others_use_the_memory_do_not_count() -> None:
     np.testing.assert_allclose(series.cpu, [[2.0, 8.0]] * 100)
 
 
+def test_no_more_runs_count_than_were_asked_for_when_a_disturbance_comes_to_stay() -> None:
+    """Until it is known that it stays, it was waited for: there are more than enough."""
+    machine = Shared(lambda session: session % 3 != 1 or session > 12)
+    series = machine.time(Effort(runs=100, precision=-1.0), walk=machine.walk)
+    assert machine.opened[1] > 10
+    assert (len(series.wall), len(series.loading), series.disturbed) == (100, 10, True)
+    assert series.session.max() == 9
+
+
 def test_a_disturbance_that_stays_is_said_and_not_waited_for() -> None:
     machine = Shared(lambda session: session > 2)
     series = machine.time(Effort(runs=100, precision=-1.0), walk=machine.walk)
