@@ -75,16 +75,16 @@ def test_a_run_of_four_takes_longer_and_its_rate_counts_pictures(name: str, tmp_
     if name.startswith("openvino"):
         pytest.importorskip("openvino")
     short, long = (save_convolutions(tmp_path / f"{layers}.onnx", layers=layers) for layers in (2, 8))
-    busy: dict[int, float] = {}
-    for batch in (1, 4):
+    busy: dict[int, list[float]] = {1: [], 4: []}
+    for batch in (1, 4) * 3:  # other work may be beside one of them
         target = load_target(name, batch=batch, runs=10)
         found = measure_file(long, target=target, against=short, data=None, split="val")
         assert found["latency_batch"] == batch
         assert found["fps"] == pytest.approx(1000 * batch / found["latency_ms_p50"])
         assert found["latency_ratio"] > 1
         assert found["size_bytes"] == long.stat().st_size
-        busy[batch] = found["latency_ms_p50"] * (1 - found["waiting"])
-    assert busy[4] > 1.3 * busy[1]
+        busy[batch].append(found["latency_ms_p50"] * (1 - found["waiting"]))
+    assert min(busy[4]) > 1.3 * min(busy[1])
 
 
 def test_a_file_that_mixes_pictures_is_refused_by_its_name_and_no_other_is(tmp_path: Path) -> None:
