@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from search.artifact import MeasureLatency
-from search.errors import MeasurementError
+from search.errors import FaultError, MeasurementError, UserError
 from search.final import Final, Finals
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
@@ -36,10 +36,13 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
 
     Args:
         config: the study.
-        store: what the search saw.
-        finals: what was measured after it; nothing of that is measured again.
+        store: what the search saw, on the target that is measured.
+        finals: what was measured there after it; nothing of that is measured again.
         time_file: times a record's file; what it refuses keeps the figures of the search.
         validate: measures a record's accuracy on a split.
+
+    Raises:
+        UserError: what is no file's fault: nothing can be measured on the target.
     """
     if (baseline := store.baseline) is not None and not _resampled(finals.applied(store).records[baseline.id]):
         finals.append(Final(record_id=baseline.id, accuracy=validate(baseline, "val")))
@@ -49,6 +52,8 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
                 if not _resampled(record):
                     finals.append(Final(record_id=record.id, accuracy=validate(record, "val")))
                 finals.append(Final(record_id=record.id, latency=time_file(record)))
+            except FaultError:
+                raise
             except MeasurementError as error:
                 finals.append(Final(record_id=record.id, reason=str(error)))
 
@@ -91,12 +96,21 @@ def _resampled(record: Record) -> bool:
 
 
 def measure_test(config: StudyConfig, store: Records, finals: Finals, validate: Validate) -> None:
-    """Measures the baseline and the members of the final front on the test split, each once."""
+    """Measures the baseline and the members of the final front on the test split, each once; or notes why it cannot."""
     records = finals.applied(store)
     baseline = [records.baseline] if records.baseline else []
     for record in [*baseline, *front_records(config, records)]:
         if record.measurement is not None and record.measurement.test is None:
-            finals.append(Final(record_id=record.id, accuracy=validate(record, "test")))
+            try:
+                finals.append(Final(record_id=record.id, accuracy=validate(record, "test")))
+            except UserError as error:
+                finals.append(Final(record_id=record.id, split="test", reason=str(error)))
+
+
+def give_up(config: StudyConfig, store: Records, finals: Finals, reason: str) -> None:
+    """Notes ``reason`` for every record that would be timed next; the next ``finish`` tries again."""
+    for record in due_records(config, finals.applied(store), finals):
+        finals.append(Final(record_id=record.id, reason=reason))
 
 
 def patient(target: Target, settings: FinalSettings) -> Effort:

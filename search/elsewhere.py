@@ -1,7 +1,8 @@
 """A study of several targets: what the search found for one of them, seen from another.
 
 One training serves all targets. The search is for the main one; its records hold what the same recipes are on the
-others, and a front for each of them is read from there.
+others, and a front for each of them is read from there. What was measured again on one of them is in the ``Finals`` of
+that target.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was measured again after a search: ``final.jsonl``, a line for each measurement of a record's file.
+"""What was measured again after a search: ``final.jsonl``, a line for each measurement of a record's file on a target.
 
 The best of many noisy measurements flatters: it is there because its noise was in its favour. So what a study hands
 over is measured anew, and the figures that chose it are not used any more. ``records.jsonl`` stays what the search saw.
@@ -23,43 +23,60 @@ from search.tasks.accuracy import Accuracy
 
 
 class Final(BaseModel):
-    """One measurement after the search: of latency, of accuracy on a split, or why there is none."""
+    """One measurement after the search: of latency, of accuracy on a split, or why there is none.
+
+    ``target`` is one of the study's other targets, None for its main one; ``split`` the one that ``reason`` is about,
+    empty for the latency.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     record_id: str
+    target: str | None = None
     latency: Latency | None = None
     accuracy: Accuracy | None = None
+    split: str = ""
     reason: str = ""
     at: float | None = None
 
 
 class Finals:
-    """The measurements after the search of one study folder; what is added is on the disk before the call returns."""
+    """The measurements after the search on one target of a study; what is added is on the disk before the call returns.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "final.jsonl"
-        self.all: list[Final] = [Final.model_validate_json(line) for line in whole_lines(self._path)]
+    Args:
+        folder: of the study.
+        target: one of the study's other targets; its main one if not given.
+    """
+
+    def __init__(self, folder: Path, target: str | None = None) -> None:
+        self._path, self._target = folder / "final.jsonl", target
+        every = (Final.model_validate_json(line) for line in whole_lines(self._path))
+        self.all: list[Final] = [final for final in every if final.target == target]
+        self._before = len(self.all)
 
     def append(self, final: Final) -> None:
-        """Adds a measurement, with the time."""
-        self.all.append(final.model_copy(update={"at": time.time()}))
+        """Adds a measurement on the target, with the time."""
+        self.all.append(final.model_copy(update={"target": self._target, "at": time.time()}))
         append_lines(self._path, [as_line(self.all[-1])])
 
     @property
     def timed(self) -> Counter[str]:
-        """How often each record's file was timed, or could not be, by id."""
-        return Counter(final.record_id for final in self.all if final.accuracy is None)
+        """How often each record's file was timed, by id, and in vain since this was read: what was wrong before may be
+        mended.
+        """
+        vain = [final for final in self.all[self._before :] if final.reason and not final.split]
+        return Counter(final.record_id for final in [*vain, *(final for final in self.all if final.latency)])
 
     @property
     def calm(self) -> Counter[str]:
         """How often each record's file was timed while nobody else used the machine's memory, by id."""
         return Counter(final.record_id for final in self.all if final.latency and not final.latency.disturbed)
 
-    def failures(self) -> dict[str, str]:
-        """Why records could not be timed again, by id; those that were are not among them."""
-        timed = {final.record_id for final in self.all if final.latency is not None}
-        return {final.record_id: final.reason for final in self.all if final.reason and final.record_id not in timed}
+    def failures(self, split: str = "") -> dict[str, str]:
+        """Why records could not be timed again, or measured on a split, by id; those that were are not among them."""
+        own = [final for final in self.all if split == (final.accuracy.split if final.accuracy else final.split)]
+        measured = {final.record_id for final in own if not final.reason}
+        return {final.record_id: final.reason for final in own if final.reason and final.record_id not in measured}
 
     def applied(self, store: Records) -> Records:
         """The records with these measurements in place of those of the search."""

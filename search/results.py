@@ -70,7 +70,8 @@ def summary(config: StudyConfig, store: Store, folder: Path) -> dict[str, Any]:
     if store.baseline is None:
         raise UserError(f"{folder} has no baseline yet; go on with `python -m search resume {folder}`")
     records = Finals(folder).applied(store)
-    others = {target.name: seen_from(records, target.name) for target in config.other_targets}
+    names = [target.name for target in config.other_targets]
+    others = {name: Finals(folder, name).applied(seen_from(store, name)) for name in names}
     host = folder / "host.json"
     return {
         **found_on(config, records),

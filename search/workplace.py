@@ -65,10 +65,9 @@ class Workplace:
         """The fault of a folder that explains ``error``, if that is what it is."""
         return fault_of(error, self.written, self.token)
 
-    @property
-    def runtime(self) -> Runtime:
-        """What runs files of the main target to see how accurate they are, on as many threads as a trial has."""
-        return replace(self.target.as_runtime, threads=self.inputs.threads)
+    def runtime(self, target: Target) -> Runtime:
+        """What runs files of a target to see how accurate they are, on as many threads as a trial has."""
+        return replace(target.as_runtime, threads=self.inputs.threads)
 
     def baseline(self, target: Target) -> Path:
         """The uncompressed model, as ``target`` reads it."""

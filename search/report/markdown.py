@@ -9,30 +9,32 @@ from typing import Any
 
 from search.final import Finals
 from search.report.contributions import contributions_section
+from search.report.finals import tested_text
 from search.report.plot import plot_front
 from search.report.quantization import quantization_section
 from search.report.savings import savings
 from search.report.sure import sure_section
-from search.report.tables import front_rows, header, markdown_table, plus_minus
+from search.report.tables import front_rows, header, markdown_table
 from search.report.targets import targets_section
 from search.store import Store, write_atomically
 from search.study import StudyConfig
-from search.tasks.accuracy import value_of
 from search.timeline import overheads
 from spaces.describe import describe
 
 
 def write_report(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> None:
     """Writes ``report.md`` and ``front.svg`` into the study folder."""
-    finished = [record for record in Finals(folder).applied(store).searched if record.state == "complete"]
+    finals = Finals(folder)
+    finished = [record for record in finals.applied(store).searched if record.state == "complete"]
     plot_front(result, finished, folder / "front.svg")
+    tested = tested_text(result, finals)
     sections = [
         f"# {config.name}",
         "![the front](front.svg)",
         _front_section(result),
         sure_section(result, store, folder),
-        _test_section(result),
-        targets_section(result),
+        "## On the test split\n\n" + tested if tested else "",
+        targets_section(result, store, folder),
         quantization_section(store, result, folder),
         contributions_section(folder),
         _search_section(store, folder),
@@ -47,19 +49,6 @@ def _front_section(result: dict[str, Any]) -> str:
         f"## Front\n\nAccuracy is on the validation split, from which the search chose. "
         f"Hypervolume {result['hypervolume']:.4f}.\n\n{markdown_table(header(result), front_rows(result))}"
     )
-
-
-def _test_section(result: dict[str, Any]) -> str:
-    members = [m for m in [*result["front"], result["baseline"]] if m["test"]]
-    if not members:
-        return ""
-    rows = [(m["record_id"], f"{m['accuracy']:.3f}", _test_cell(m["test"])) for m in members]
-    return "## On the test split\n\nMeasured once, at the end.\n\n" + markdown_table(("record", "val", "test"), rows)
-
-
-def _test_cell(test: dict[str, Any]) -> str:
-    bounds = None if test.get("low") is None else [test["low"], test["high"]]
-    return f"{value_of(test):.3f}{plus_minus(bounds)}"
 
 
 def _search_section(store: Store, folder: Path) -> str:

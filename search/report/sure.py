@@ -1,4 +1,4 @@
-"""How sure the front is: what could not be told apart, and what the front looked like before it was measured again."""
+"""How sure the front is: what could not be told apart, and what was measured again."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from search.final import Finals
+from search.report.finals import again_text
 from search.report.tables import how_sure
-from search.store import Store
+from search.store import Records
 
 SHOWN = 4  # records that are named in a sentence
 
 
-def sure_section(result: dict[str, Any], store: Store, folder: Path) -> str:
+def sure_section(result: dict[str, Any], store: Records, folder: Path) -> str:
     """The section of the report; empty for an empty front."""
     if not result["front"]:
         return ""
-    lines = [f"- {sentence}" for sentence in sure_sentences(result)]
-    return "\n".join(["## How sure the front is", "", INTRODUCTION, "", *lines, *_again(result, store, folder)])
+    lines = "\n".join(f"- {sentence}" for sentence in sure_sentences(result))
+    again = again_text(result, store, Finals(folder))
+    return "\n\n".join(filter(None, ["## How sure the front is", INTRODUCTION, lines, again]))
 
 
 def sure_sentences(result: dict[str, Any]) -> list[str]:
@@ -38,9 +40,6 @@ INTRODUCTION = (
 )
 
 
-_AGAIN = "Measured again, since the best of many noisy measurements flatters; these figures replace the search's:"
-
-
 def _sentences(member: dict[str, Any]) -> list[str]:
     found: list[str] = []
     if member["ties"]:
@@ -51,27 +50,6 @@ def _sentences(member: dict[str, Any]) -> list[str]:
             "not told apart in the rest."
         )
     return found
-
-
-def _again(result: dict[str, Any], store: Store, folder: Path) -> list[str]:
-    """Ratios of the search beside those that replaced them, and what went wrong with some."""
-    finals = Finals(folder)
-    front = {member["record_id"] for member in result["front"]}
-    rows, troubles = list[str](), list[str]()
-    for record in finals.applied(store).searched:
-        searched, measured = store.records[record.id].measurement, record.measurement
-        if measured is None or searched is None or measured.latency == searched.latency:
-            continue
-        latency = measured.latency
-        rows.append(
-            f"| {record.id} | ×{searched.latency.ratio:.3f} | ×{latency.ratio:.3f} "
-            f"| {latency.ratio_low:.3f}–{latency.ratio_high:.3f} "
-            f"| {finals.timed[record.id]} | {'yes' if record.id in front else 'no'} |"
-        )
-        troubles += [f"- Still to be doubted: {record.id}: {doubt}." for doubt in latency.doubts]
-    troubles += [f"- {name} could not be measured again: {reason}" for name, reason in finals.failures().items()]
-    table = [_AGAIN, "", "| record | search | again | interval | times | front |", "| --- " * 6 + "|", *rows]
-    return [*(["", *table] if rows else []), *(["", *troubles] if troubles else [])]
 
 
 def _names(names: list[str]) -> str:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from search.elsewhere import seen_from
+from search.final import Finals
+from search.report.finals import again_text, tested_text
 from search.report.tables import front_rows, header, markdown_table
+from search.store import Records
 
 
-def targets_section(result: dict[str, Any]) -> str:
-    """The section as Markdown; empty for a study of one target."""
+def targets_section(result: dict[str, Any], store: Records, folder: Path) -> str:
+    """The section as Markdown, of a study's result, records and folder; empty for a study of one target."""
     if not result["agreement"]:
         return ""
-    found = "\n\n".join(_front(name, own) for name, own in result["others"].items())
+    found = [_target(name, own, store, Finals(folder, name)) for name, own in result["others"].items()]
     told = _INTRODUCTION.format(main=result["target"])
-    return "\n\n".join(["## On other targets", told, found, _agreement(result["agreement"])])
+    return "\n\n".join(["## On other targets", told, *found, _agreement(result["agreement"])])
 
 
 _INTRODUCTION = """The search was for {main}. The same recipes were measured on the other targets, each beside the
 baseline there, and this is what is best there of what the search tried."""
+_SEARCHED = "Not measured again: these are figures of the search, the best of which flatter."
 
 
-def _front(name: str, own: dict[str, Any]) -> str:
+def _target(name: str, own: dict[str, Any], store: Records, finals: Finals) -> str:
+    """The front on one of them, and what was measured there after the search."""
     if not own["front"]:
         return f"### {name}\n\nNo record is complete there and within the constraints."
-    return f"### {name}\n\nHypervolume {own['hypervolume']:.4f}.\n\n{markdown_table(header(own), front_rows(own))}"
+    table = markdown_table(header(own), front_rows(own))
+    again, tested = again_text(own, seen_from(store, name), finals), tested_text(own, finals)
+    heading = f"### {name}\n\nHypervolume {own['hypervolume']:.4f}."
+    return "\n\n".join(filter(None, [heading, table, again or _SEARCHED, tested and f"On the test split. {tested}"]))
 
 
 def _agreement(rows: list[dict[str, Any]]) -> str:
