@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,27 +21,13 @@ from search.study import FinalSettings, StudyConfig, Target
 from search.tasks.accuracy import Accuracy
 from search.tasks.resample import RESAMPLES, packed
 from spaces.recipe import Recipe
-from tests.fakes import make_baseline, make_record, on_images
+from tests.fakes import make_record, on_images
+from tests.finals import searched, stored, timed
 
 
 def study(**final: int) -> StudyConfig:
     content = {"name": "cats", "model": "yolov8n.pt", "data": "data.yaml", "image_size": 64, "final": final}
     return StudyConfig.model_validate(content)
-
-
-def timed(ratio: float, half: float) -> Latency:
-    made = make_record(Recipe(image_size=64), latency=ratio).measurement
-    assert made is not None
-    return replace(made.latency, ratio=ratio, ratio_low=ratio * math.exp(-half), ratio_high=ratio * math.exp(half))
-
-
-def searched(name: str, accuracy: float, ratio: float, half: float = 0.02, **more: Any) -> Record:
-    """A record of a search that knows its ratio to ``half``, with an accuracy that needs no second look."""
-    made = make_record(Recipe(image_size=64), accuracy=accuracy, latency=ratio, record_id=name, **more)
-    assert made.measurement is not None and made.measurement.accuracy is not None
-    exact: Any = replace(made.measurement.accuracy, resampled=packed(np.full(RESAMPLES, accuracy)), low=0.0, high=1.0)
-    update = {"latency": timed(ratio, half), "accuracy": exact}
-    return made.model_copy(update={"measurement": made.measurement.model_copy(update=update)})
 
 
 class Bench:
@@ -61,16 +45,6 @@ class Bench:
 
 def no_accuracy(record: Record, split: str) -> Accuracy:
     raise AssertionError("the search has seen the whole validation split")
-
-
-def stored(folder: Path, records: Sequence[Record]) -> Store:
-    store = Store(folder)
-    base = make_baseline(accuracy=0.6)
-    measured = base.measurement
-    assert measured is not None and measured.accuracy is not None
-    known: Any = replace(measured.accuracy, resampled=packed(np.full(RESAMPLES, 0.6)), low=0.6, high=0.6)
-    store.append([base.model_copy(update={"measurement": measured.model_copy(update={"accuracy": known})}), *records])
-    return store
 
 
 def test_only_what_may_be_on_the_front_is_timed_and_twice_where_it_is_clear(tmp_path: Path) -> None:
