@@ -16,10 +16,12 @@ from search.store import Store, write_atomically
 def note_hosts(folder: Path, store: Store, hosts: Mapping[str, HostInfo]) -> None:
     """Writes ``host.json``, where the main target is measured, and ``hosts.json`` with all machines by target.
 
+    Machines of targets that are not there now stay in it.
+
     Args:
         folder: the study folder.
         store: its records.
-        hosts: the machine of each target, the main one first.
+        hosts: the machine of each target that is there, the main one first.
 
     Raises:
         UserError: the study's baseline was measured on another machine.
@@ -31,9 +33,11 @@ def note_hosts(folder: Path, store: Store, hosts: Mapping[str, HostInfo]) -> Non
                 f"({host.cpu}): their latencies cannot be compared. Go on where it was begun, or start a new study "
                 f"with warm_start: [{folder}]; doctor --json shows what a fingerprint is made of"
             )
+    path = folder / "hosts.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = {target: asdict(host) for target, host in hosts.items()}
     write_atomically(folder / "host.json", json.dumps(next(iter(found.values())), indent=2) + "\n")
-    write_atomically(folder / "hosts.json", json.dumps(found, indent=2) + "\n")
+    write_atomically(path, json.dumps(known | found, indent=2) + "\n")
 
 
 def baseline_host(baseline: Record | None, target: str) -> str | None:

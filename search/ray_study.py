@@ -171,24 +171,26 @@ def check_nodes(targets: Sequence[Target], resources: Resources) -> None:
 
 @contextmanager
 def ray_with_benches(
-    targets: Sequence[Target], folder: Path, store: Store, place: Workplace
+    targets: Sequence[Target], folder: Path, store: Store, place: Workplace, *, searching: bool = True
 ) -> Generator[dict[str, MeasureLatency]]:
     """Yields what times a file on each target, by its name; the baseline is measured if it was not.
 
+    To measure fronts again only the main target is needed: on another one that no node measures for, it refuses.
+
     Raises:
-        UserError: no node measures for a target, or it is another machine than the study was begun on.
+        UserError: no node measures for a target that is needed, or it is another machine than the study was begun on.
     """
     import ray
 
-    from search.measure.bench import remote_latency, start_bench
+    from search.measure.bench import remote_latency, start_benches
     from search.prepare import measured_baseline
 
     _start_ray(targets)
     try:
-        benches = {target.name: start_bench(target) for target in targets}
+        benches, refusals = start_benches(targets, needed=len(targets) if searching else 1)
         hosts = ray.get([bench.host.remote() for bench in benches.values()])
         note_hosts(folder, store, dict(zip(benches, hosts, strict=True)))
-        latency_on = {target.name: remote_latency(place.baseline(target), target) for target in targets}
+        latency_on = refusals | {t.name: remote_latency(place.baseline(t), t) for t in targets if t.name in benches}
         if store.baseline is None:
             store.append([measured_baseline(place, latency_on)])
         yield latency_on

@@ -7,6 +7,8 @@ train anywhere and still measure on the device that counts. Files travel with th
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,6 +70,28 @@ def start_bench(target: Target) -> Any:
             f"--resources='{{\"{slot}\": 1}}'; nodes offer {', '.join(offered) or 'no bench at all'}"
         )
     return Bench.options(name=slot, get_if_exists=True, resources={slot: 1}).remote(target)
+
+
+def start_benches(targets: Sequence[Target], *, needed: int) -> tuple[dict[str, Any], dict[str, MeasureLatency]]:
+    """Starts the actors of targets; returns their handles by name, and for the others what refuses to time a file.
+
+    Raises:
+        UserError: no node of the cluster offers the slot of one of the first ``needed``.
+    """
+    benches: dict[str, Any] = {}
+    refusals: dict[str, MeasureLatency] = {}
+    for index, target in enumerate(targets):
+        try:
+            benches[target.name] = start_bench(target)
+        except UserError as error:
+            if index < needed:
+                raise
+            refusals[target.name] = partial(_refuse, error)
+    return benches, refusals
+
+
+def _refuse(error: UserError, file: Path, effort: Effort) -> Latency:
+    raise error
 
 
 def remote_latency(baseline: Path, target: Target) -> MeasureLatency:

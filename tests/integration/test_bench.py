@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from search.errors import MeasurementError, UserError
-from search.measure.bench import remote_latency, start_bench
+from search.measure.bench import remote_latency, start_bench, start_benches
 from search.measure.host import host_info
 from search.measure.latency import Latency
 from search.measure.parcel import pack
@@ -113,3 +113,13 @@ def test_a_cluster_without_the_slot_is_refused(bench: Any) -> None:
         UserError, match=r'no node .* measures for phone: .*"bench:phone": 1.* offer bench:onnxruntime-cpu'
     ):
         start_bench(Target(name="phone", runtime="onnxruntime"))
+
+
+def test_a_target_that_is_not_needed_refuses_when_it_is_asked(bench: Any, tmp_path: Path) -> None:
+    phone, file = Target(name="phone", runtime="onnxruntime"), save_loop(tmp_path / "model.onnx", 2_000)
+    found, refusals = start_benches([QUICK, phone], needed=1)
+    assert (set(found), set(refusals)) == ({"quick"}, {"phone"})
+    with pytest.raises(UserError, match=r"no node .* measures for phone"):
+        refusals["phone"](file, SHORT)
+    with pytest.raises(UserError, match=r"no node .* measures for phone"):
+        start_benches([QUICK, phone], needed=2)

@@ -1,4 +1,4 @@
-"""A study of three targets on real runtimes: one training, a front for each, and picks taken to others.
+"""A study of three targets on real runtimes: one training, a front for each, measured again, and picks taken to others.
 
 Two of them run several pictures at once, for which quantization that takes its ranges from a whole run is refused.
 """
@@ -16,6 +16,7 @@ from search.measure.accuracy import measure_accuracy
 from search.results import open_study
 from search.runtimes.session import Runtime
 from tests.integration.test_study import SPACE, make_study, search
+from tests.studies import tables
 
 OTHERS = ["openvino-cpu", "torchscript-cpu"]
 BATCH = {"onnxruntime-cpu": 4, "openvino-cpu": 3, "torchscript-cpu": 1}
@@ -65,12 +66,39 @@ def test_latency_is_of_as_many_pictures_as_the_target_says_everywhere(finished: 
             if measured is not None:
                 assert measured.latency.batch == BATCH[name]
                 assert measured.latency.fps == pytest.approx(1000 * BATCH[name] / measured.latency.p50_ms)
-    timed = [final.latency.batch for final in Finals(finished).all if final.latency]
-    assert timed and set(timed) == {4}
+    for name in BATCH:
+        timed = [
+            final.latency.batch for final in Finals(finished, name if name in OTHERS else None).all if final.latency
+        ]
+        assert timed == [BATCH[name]]  # one file on each target, once: so the study says
     rows = json.loads((finished / "contributions.json").read_text(encoding="utf-8"))["measured"]
     assert {row["measurement"]["latency"]["batch"] for row in rows if row["measurement"]} == {4}
     assert {member["latency_batch"] for member in [result["baseline"], *result["front"]]} == {4}
     assert "4 pictures in a run" in (finished / "report.md").read_text(encoding="utf-8")
+
+
+def test_each_front_is_measured_again_and_on_the_test_split(finished: Path, result: dict[str, Any]) -> None:
+    """On its own runtime, with what it reads."""
+    _, store = open_study(finished)
+    for name in OTHERS:
+        own, finals = result["others"][name], Finals(finished, name)
+        [again] = [final for final in finals.all if final.latency]
+        assert again.latency is not None
+        assert again.latency.runtime.split()[0] == name.removesuffix("-cpu").replace("torchscript", "torch")
+        searched = store.records[again.record_id].elsewhere[name].measurement
+        assert searched is not None
+        assert searched.latency != again.latency
+        ratios = {member["record_id"]: member["latency_ratio"] for member in own["front"]}
+        assert ratios.get(again.record_id, again.latency.ratio) == again.latency.ratio
+        members = [own["baseline"], *own["front"]]
+        assert [member["test"]["images"] for member in members] == [4] * len(members)
+        assert {final.record_id for final in finals.all if final.accuracy} == {m["record_id"] for m in members}
+        text = (finished / "report.md").read_text(encoding="utf-8")
+        section = text[text.index(f"### {name}") :]
+        front, timed, tested = tables(section)[:3]
+        assert [row["record"] for row in front] == [*ratios, "baseline"]
+        assert [(row["record"], row["again"]) for row in timed] == [(again.record_id, f"×{again.latency.ratio:.3f}")]
+        assert [row["record"] for row in tested] == [*ratios, "baseline"]
 
 
 def test_what_would_mix_pictures_fails_alone(finished: Path) -> None:
