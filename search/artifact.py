@@ -36,11 +36,15 @@ class Gauge:
 
     def quick(self, file: Path) -> Measurement:
         """Latency, with a quarter of the runs, and size: all that can be known before training."""
-        return self._measurement(file, None, self.target.effort(max(20, self.target.runs // 4)))
+        return self._timed(file, self.target.effort(max(20, self.target.runs // 4)))
 
     def full(self, file: Path, recipe: Recipe) -> Measurement:
-        """Accuracy on the validation split, latency and size; raises as ``accuracy`` does."""
-        return self._measurement(file, self.accuracy(file, recipe), self.target.effort())
+        """Accuracy on the validation split, latency and size; raises as ``accuracy`` does.
+
+        Latency first: a file that hangs or crashes its runtime does so in the child that times it, not here.
+        """
+        timed = self._timed(file, self.target.effort())
+        return timed.model_copy(update={"accuracy": self.accuracy(file, recipe)})
 
     def accuracy(self, file: Path, recipe: Recipe) -> Accuracy:
         """Accuracy on the validation split.
@@ -54,11 +58,11 @@ class Gauge:
             raise FloatingPointError("the accuracy is not a number")
         return accuracy
 
-    def _measurement(self, file: Path, accuracy: Accuracy | None, effort: Effort) -> Measurement:
+    def _timed(self, file: Path, effort: Effort) -> Measurement:
         size = pack(file).size
         latency = self.measure_latency(file, effort)
         return Measurement(
-            accuracy=accuracy,
+            accuracy=None,
             latency=latency,
             size_bytes=size,
             size_ratio=size / self.baseline_size,

@@ -101,17 +101,24 @@ def scale(
 def trust(
     folder: StudyDir,
     files: Annotated[int, typer.Option(min=2, help="Model files of the study, evenly over their latencies.")] = 10,
-    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each on the machine as it is.")] = 2,
-    busy: Annotated[int | None, typer.Option(min=0, help="Busy processes beside [default: one a core].")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Measurements of each on the machine as it is.")] = 2,
+    busy: Annotated[int | None, typer.Option(min=1, help="Busy processes beside [default: one a core].")] = None,
+    passes: Annotated[Path | None, typer.Option(help="Keep each pass there, and go on from those in it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Times a study's files on the quiet machine and on a busy one: how far ratios and their order can be trusted."""
     from search.again import patient
-    from search.measure.trust import files_of, measure_trust
+    from search.measure.trust import Pass, Passes, files_of, measure_trust
     from search.study import FinalSettings
 
     chosen, baseline, config = files_of(folder, files)
-    settings = config.final or FinalSettings()
+    settings, log = config.final or FinalSettings(), Passes(passes, chosen)
+
+    def on_pass(each: Pass) -> None:
+        log.add(each)
+        beside = f"  beside {each.busy} busy processes" if each.busy else ""
+        typer.echo(f"{each.file}  ×{each.latency.ratio:.4f}{beside}", err=True)
+
     found = measure_trust(
         chosen,
         baseline,
@@ -120,7 +127,8 @@ def trust(
         rounds=settings.rounds,
         repeats=repeats,
         busy=busy,
-        on_ratio=lambda file, ratio: typer.echo(f"{file.parent.name}  ×{ratio:.4f}", err=True),
+        kept=log.kept,
+        on_pass=on_pass,
     )
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))

@@ -1,7 +1,7 @@
 """How far measured ratios can be trusted on this machine: the same files timed while it is quiet, then busy.
 
 They are timed as a study's last measurement does it (search/again.py): all files, then all of them once more, and then
-those that were disturbed.
+those that were disturbed. Every pass over a file can be kept, so that what is cut off goes on.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import kendalltau
 
 from search.again import PASSES
@@ -27,12 +29,29 @@ from search.measure.host import host_info
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
 from search.results import open_study
+from search.store import append_lines, as_line, whole_lines
 from search.study import FinalSettings, StudyConfig
 from search.target import Target
 
-# Other work as it is beside a training: matrices that do not fit into the caches.
-BUSY = "import numpy as n\na = n.ones((700, 700), n.float32)\nwhile True: a @ a"
+# Other work as it is beside a training: matrices that do not fit into the caches. It ends with the process it is told.
+BUSY = """
+import os, sys, numpy
+values = numpy.ones((700, 700), numpy.float32)
+while os.getppid() == int(sys.argv[1]):
+    values @ values
+"""
 SETTLING = 2.0  # seconds until the busy processes compute
+
+
+class Pass(BaseModel):
+    """One time that a file was timed: in which measurement of it, 0 being the first, beside so many busy processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    measurement: int
+    busy: int
+    file: str
+    latency: Latency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +72,6 @@ class Trust:
     load_difference: float
     kendall_tau: float
     doubted: int
-    seconds: float
 
 
 def measure_trust(
@@ -65,56 +83,90 @@ def measure_trust(
     rounds: int = FinalSettings().rounds,
     repeats: int = 2,
     busy: int | None = None,
-    on_ratio: Callable[[Path, float], None] = lambda file, ratio: None,
+    kept: Iterable[Pass] = (),
+    on_pass: Callable[[Pass], None] = lambda found: None,
 ) -> Trust:
     """Measures every file ``repeats`` times as the machine is, then once with ``busy`` processes beside.
 
     Args:
-        files: at least two, whose order is compared.
+        files: at least two, whose order is compared; each in a folder of its own, whose name stands for it.
         baseline: what ratios are to.
         target: what they are timed on.
         effort: how long, in each of the passes of a measurement.
         rounds: how often a file is timed in a measurement, at most; twice, if nobody disturbs it.
-        repeats: quiet measurements of each file, all files in turn.
+        repeats: quiet measurements of each file, all files in turn; at least two.
         busy: processes that compute without a rest; as many as this process has cores, if not given.
-        on_ratio: hears of every pass.
+        kept: passes of a run that was cut off, which are not made again.
+        on_pass: hears of every new one.
     """
     count = len(os.sched_getaffinity(0)) if busy is None else busy
-    apart, start = Apart(target), time.monotonic()
+    done: defaultdict[tuple[int, str], list[Latency]] = defaultdict(list)
+    for each in kept:
+        done[each.measurement, each.file].append(each.latency)
+    with Apart(target) as apart:
+        for measurement in range(repeats + 1):
+            beside = count if measurement == repeats else 0
+            with _busy(beside) if beside else nullcontext():
+                for file in _due(files, measurement, done, rounds):
+                    latency = apart.measure(file, effort, baseline=baseline)
+                    done[measurement, name_of(file)].append(latency)
+                    on_pass(Pass(measurement=measurement, busy=beside, file=name_of(file), latency=latency))
+    found = [[pooled(done[measurement, name_of(file)]) for file in files] for measurement in range(repeats + 1)]
+    return _compared(files, found[:-1], found[-1], host=host_info(target.as_runtime).id, busy=count)
 
-    def once(file: Path) -> Latency:
-        found = apart.measure(file, effort, baseline=baseline)
-        on_ratio(file, found.ratio)
-        return found
 
-    def measured() -> list[Latency]:
-        found: dict[Path, list[Latency]] = {file: [] for file in files}
-        for _ in range(rounds):
-            for file, own in found.items():
-                if sum(not latency.disturbed for latency in own) < PASSES:
-                    own.append(once(file))
-        return [pooled(own) for own in found.values()]
+def name_of(file: Path) -> str:
+    """What stands for a model's file, or folder: the name of the folder that it is in."""
+    return file.parent.name
 
-    try:
-        quiet = [[own.ratio for own in measured()] for _ in range(repeats)]
-        with _busy(count):
-            under_load = measured()
-    finally:
-        apart.close()
-    loaded = [own.ratio for own in under_load]
-    steady = np.median(quiet, axis=0)
+
+class Passes:
+    """The passes over files in a file of JSON lines, or nowhere; what is added is on the disk before the call returns.
+
+    Raises:
+        UserError: passes are there that are not of these files.
+    """
+
+    def __init__(self, path: Path | None, files: Sequence[Path]) -> None:
+        self._path = path
+        self.kept = [Pass.model_validate_json(line) for line in whole_lines(path)] if path else []
+        if strange := {each.file for each in self.kept} - {name_of(file) for file in files}:
+            raise UserError(f"{path} has passes over {min(strange)}, which is not timed now; name another file")
+
+    def add(self, found: Pass) -> None:
+        """Adds one."""
+        if self._path is not None:
+            append_lines(self._path, [as_line(found)])
+
+
+def _due(
+    files: Sequence[Path], measurement: int, done: dict[tuple[int, str], list[Latency]], rounds: int
+) -> Generator[Path]:
+    """The files to time next, round by round: twice each, and those that were disturbed again."""
+    for number in range(rounds):
+        for file in files:
+            own = done[measurement, name_of(file)]
+            if len(own) == number and sum(not latency.disturbed for latency in own) < PASSES:
+                yield file
+
+
+def _compared(
+    files: Sequence[Path], quiet: Sequence[Sequence[Latency]], under_load: Sequence[Latency], *, host: str, busy: int
+) -> Trust:
+    """What repeats and load change; ``quiet`` has a sequence over all files for each repeat."""
+    ratios, loaded = np.array([[own.ratio for own in each] for each in quiet]), [own.ratio for own in under_load]
+    steady = np.median(ratios, axis=0)
     order: Any = kendalltau(steady, loaded)  # its type has no attributes
     return Trust(
-        host=host_info(target.as_runtime).id,
-        busy_processes=count,
-        files=[file.parent.name for file in files],
-        quiet=quiet,
+        host=host,
+        busy_processes=busy,
+        files=[name_of(file) for file in files],
+        quiet=ratios.tolist(),
         loaded=loaded,
-        repeat_difference=float((np.max(quiet, axis=0) / np.min(quiet, axis=0) - 1).max()),
+        repeat_difference=float((ratios.max(axis=0) / ratios.min(axis=0) - 1).max()),
         load_difference=float(np.abs(np.array(loaded) / steady - 1).max()),
         kendall_tau=float(order.statistic),
         doubted=sum(bool(own.doubts) for own in under_load),
-        seconds=time.monotonic() - start,
     )
 
 
@@ -129,7 +181,7 @@ def files_of(study: Path, count: int) -> tuple[list[Path], Path, StudyConfig]:
     for record in store.searched:
         if record.artifact is not None and record.measurement is not None:
             file = study / record.artifact.path
-            timed += [(record.measurement.latency.ratio, file)] if file.is_file() else []
+            timed += [(record.measurement.latency.ratio, file)] if file.exists() else []  # ncnn's is a folder
     if len(timed) < 2 or store.baseline is None or store.baseline.artifact is None:
         raise UserError(f"trust: {study} has not two model files to compare; run the study on this machine first")
     timed.sort()
@@ -138,13 +190,13 @@ def files_of(study: Path, count: int) -> tuple[list[Path], Path, StudyConfig]:
 
 
 @contextmanager
-def _busy(count: int) -> Generator[None]:
-    """Other work on the machine, while the block lasts."""
+def _busy(count: int) -> Generator[list[subprocess.Popen[bytes]]]:
+    """Other work on the machine, while the block lasts: its processes."""
     single: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    others = [subprocess.Popen([sys.executable, "-c", BUSY], env=single) for _ in range(count)]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())], env=single) for _ in range(count)]
     try:
         time.sleep(SETTLING)
-        yield
+        yield others
     finally:
         for other in others:
             other.kill()

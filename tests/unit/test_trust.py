@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from search.errors import UserError
 from search.measure import trust
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
-from search.measure.trust import files_of, measure_trust
+from search.measure.trust import Pass, Passes, files_of, measure_trust
 from search.record import Artifact
 from search.store import Store
 from search.study import StudyConfig
@@ -26,11 +30,10 @@ def test_the_order_of_clearly_different_files_holds_under_load(tmp_path: Path) -
     for trips in (100, 800, 300):
         (tmp_path / str(trips)).mkdir()
         files.append(save_loop(tmp_path / str(trips) / "model.onnx", trips))
-    heard: list[Path] = []
-    found = measure_trust(
-        files, files[1], Target(), Effort(runs=20), rounds=1, busy=1, on_ratio=lambda file, ratio: heard.append(file)
-    )
-    assert heard == files * 3
+    passes: list[Pass] = []
+    found = measure_trust(files, files[1], Target(), Effort(runs=20), rounds=1, busy=1, on_pass=passes.append)
+    assert [each.file for each in passes] == found.files * 3
+    assert [each.busy for each in passes] == [0] * 6 + [1] * 3
     assert found.files == ["100", "800", "300"]
     assert found.kendall_tau == 1
     assert found.quiet[0] == pytest.approx(found.quiet[1], rel=0.3)
@@ -41,38 +44,72 @@ def test_the_order_of_clearly_different_files_holds_under_load(tmp_path: Path) -
     assert (found.busy_processes, len(found.loaded)) == (1, 3)
 
 
-def test_a_measurement_goes_over_all_files_twice_and_what_is_disturbed_is_timed_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    heard: list[tuple[str, float]] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a bench was asked for; its third and fourth answers are disturbed: the second pass over both files."""
+    names: list[str] = []
 
     class Bench:
-        """Its third and fourth answers are disturbed: the second pass of the first measurement."""
+        def __init__(self, target: Target) -> None: ...
 
-        def __init__(self, target: Target) -> None:
-            self.asked = 0
+        def __enter__(self) -> Bench:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            names.append("closed")
 
         def measure(self, file: Path, effort: Effort, *, baseline: Path) -> Latency:
-            self.asked += 1
-            bad = self.asked in (3, 4)
-            return replace(timed(0.5 if bad else {"a": 0.2, "b": 0.4}[file.name]), disturbed=bad)
-
-        def close(self) -> None:
-            heard.append(("closed", self.asked))
+            names.append(file.parent.name)
+            bad = len(names) in (3, 4)
+            return replace(timed(0.5 if bad else {"a": 0.2, "b": 0.4}[names[-1]]), disturbed=bad)
 
     monkeypatch.setattr(trust, "Apart", Bench)
-    found = measure_trust(
-        [Path("x/a"), Path("x/b")],
-        Path("base"),
-        Target(),
-        Effort(),
-        repeats=1,
-        busy=0,
-        on_ratio=lambda file, ratio: heard.append((file.name, ratio)),
-    )
-    once = [("a", 0.2), ("b", 0.4)]
-    assert heard == [*once, ("a", 0.5), ("b", 0.5), *once, *once, *once, ("closed", 10)]
-    assert (found.quiet, found.loaded) == ([[0.2, 0.4]], [0.2, 0.4])
+    return names
+
+
+TWO = [Path("a/model.onnx"), Path("b/model.onnx")]
+
+
+def measured(**more: Any) -> trust.Trust:
+    return measure_trust(TWO, Path("base"), Target(), Effort(), busy=1, **more)
+
+
+def test_a_measurement_goes_over_all_files_twice_and_what_is_disturbed_is_timed_again(asked: list[str]) -> None:
+    found = measured()
+    assert asked == [*"ab" * 7, "closed"]
+    assert (found.quiet, found.loaded) == ([[0.2, 0.4]] * 2, [0.2, 0.4])
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_passes(asked: list[str], tmp_path: Path) -> None:
+    log = Passes(tmp_path / "passes.jsonl", TWO)
+
+    def cut_off(each: Pass) -> None:
+        log.add(each)
+        if len(asked) == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(on_pass=cut_off)
+    assert asked == [*"abababab", "a", "closed"]
+    again = Passes(tmp_path / "passes.jsonl", TWO)
+    assert [each.file for each in again.kept] == [*"ababababa"]
+    asked.clear()
+    found = measured(kept=again.kept)
+    assert asked == [*"bababab", "closed"]  # the rest of the second, and the third with two disturbed passes
+    assert (found.quiet, found.loaded) == ([[0.2, 0.4]] * 2, [0.2, 0.4])
+    with pytest.raises(UserError, match="has passes over b, which is not timed now; name another file"):
+        Passes(tmp_path / "passes.jsonl", TWO[:1])
+
+
+def test_busy_processes_end_with_whoever_began_them() -> None:
+    code = "from search.measure import trust\nwith trust._busy(1) as [other]:\n print(other.pid, flush=True)\n input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as measuring:
+        assert measuring.stdout is not None
+        busy = psutil.Process(int(measuring.stdout.readline()))
+        assert busy.is_running()
+        measuring.kill()
+    busy.wait(30)
 
 
 def timed(ratio: float) -> Latency:
@@ -110,6 +147,9 @@ def test_files_are_taken_evenly_over_their_latencies(study: Path) -> None:
     assert baseline == study / "baseline" / "model.onnx"
     assert config.target == Target()
     assert len(files_of(study, 10)[0]) == 4
+    files[0].unlink()
+    files[0].mkdir()  # as ncnn's are
+    assert files_of(study, 3)[0] == files
 
 
 def test_a_study_without_files_is_refused(study: Path) -> None:
