@@ -95,12 +95,12 @@ class Engine(_Section):
 
 
 class FinalSettings(_Section):
-    """How the front, and what may be on it, is measured again when the search has ended."""
+    """How the front of each target, and what may be on it, is measured again when the search has ended."""
 
     factor: int = Field(default=2, ge=1)
     """Times the target's runs, each time."""
     records: int = Field(default=24, ge=1)
-    """Files, at most."""
+    """Files, at most, for each target."""
     rounds: int = Field(default=3, ge=1)
     """Times that a file is timed, at most: twice undisturbed, near ties and what others disturb more often."""
 
@@ -146,7 +146,7 @@ class StudyConfig(_Section):
     rungs: RungSettings | None = RungSettings()
     """After how many epochs a training is looked at, and stopped if it is behind the others; null stops none."""
     final: FinalSettings | None = FinalSettings()
-    """How the front is measured again in the end; null leaves it as the search measured it."""
+    """How the front of each target is measured again in the end; null leaves it as the search measured it."""
     warm_start: tuple[Path, ...] = ()
     """Folders of earlier studies, of the same data or of others, whose records tell the search where to look."""
     seed: int = Field(default=0, ge=0)
