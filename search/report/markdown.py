@@ -33,7 +33,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         sure_section(result, store, folder),
         _test_section(result),
         targets_section(result),
-        quantization_section(store, result, folder),
+        quantization_section(config, store, result, folder),
         contributions_section(folder),
         _search_section(store, folder),
         "## How it was measured\n\n" + _list(measured_sentences(config, result, store)),
