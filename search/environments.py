@@ -19,6 +19,7 @@ import venv
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,6 +72,12 @@ def find_python(environment: Environment) -> Path | None:
     return python if (folder / MARKER).is_file() and python.exists() else None
 
 
+def installed_in(environment: Environment, package: str) -> str | None:
+    """The version of ``package`` that lies in ``environment``, once made, over the project's own; None if none does."""
+    packages = _packages(_folder(environment))
+    return next((found.version for found in metadata.distributions(name=package, path=[str(packages)])), None)
+
+
 def _folder(environment: Environment) -> Path:
     """Where the environment is or would be: another place for other requirements, and over another environment."""
     content = "\n".join([*environment.requirements, sys.version, *_own_packages()])
@@ -87,12 +94,15 @@ def _python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+def _packages(folder: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+
+
 def _make(environment: Environment, folder: Path) -> None:
     """Makes the environment in its place, since the scripts of another would name the wrong interpreter."""
     try:
         venv.create(folder, symlinks=True, with_pip=find_spec("pip") is None)  # else that of the project is found
-        packages = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
-        (Path(packages) / "project.pth").write_text("".join(f"{path}\n" for path in _own_packages()))
+        (_packages(folder) / "project.pth").write_text("".join(f"{path}\n" for path in _own_packages()))
         command = [str(_python(folder)), "-I", "-m", "pip", "install", "--quiet", "--no-input"]
         command += ["--disable-pip-version-check", "--no-warn-conflicts", *environment.requirements]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

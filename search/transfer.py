@@ -11,15 +11,17 @@ import tempfile
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from search.contributions import INT8, picked_members, rivals
-from search.errors import UserError
+from search.environments import installed_in
+from search.errors import MeasurementError, UserError
 from search.measure.apart import Apart
 from search.measure.parcel import pack
+from search.measure.worker import environment_of
 from search.results import open_study, summary
+from search.runtimes.table import RUNTIMES
 from search.storage.hold import held
 from search.store import write_atomically
 from search.study import check_files
@@ -38,7 +40,7 @@ class Row:
 
     ``latency_ratio`` is to the FP32 baseline on the same target, ``ratio_to_main`` to the FP32 baseline on the study's
     main target, each with its 95 % interval, and both of a run with ``latency_batch`` pictures. ``ratio_to_main`` is
-    None if the main target takes one picture at a time and this one more. Without values there is a ``reason``.
+    None where the two cannot be timed side by side (``why_not_beside``). ``reason`` says why values are missing.
     """
 
     target: str
@@ -62,7 +64,10 @@ def transfer(
 ) -> list[Row]:
     """Measures the baseline, its 8-bit form and the ``picks`` of the study in ``folder`` on every target.
 
-    The rows are in ``transfer.json`` too, which is written after each.
+    The rows are in ``transfer.json`` too, which is written after each, beside those of other calls.
+
+    Returns:
+        The rows of this call.
 
     Raises:
         UserError: there is no study, no front, or it is in use.
@@ -87,10 +92,16 @@ def transfer(
         for target in targets:
             for row in _on_target(target, models, place):
                 rows.append(row)
-                content = {"study": config.name, "rows": [asdict(row) for row in rows]}
-                write_atomically(folder / FILE, json.dumps(content, indent=2) + "\n")
+                write_row(folder / FILE, config.name, row)
                 on_row(row)
     return rows
+
+
+def write_row(path: Path, study: str, row: Row) -> None:
+    """Adds a row to those in the file at ``path``, or puts it in the place of that of the same target and model."""
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    rows = {(old["target"], old["model"]): old for old in known} | {(row.target, row.model): asdict(row)}
+    write_atomically(path, json.dumps({"study": study, "rows": list(rows.values())}, indent=2) + "\n")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -110,7 +121,8 @@ def table(rows: Sequence[Row]) -> str:
             f"| {to_main} | {row.latency_ms_p50:.1f} "
             f"| {row.size_bytes / 1e6:.2f} |"
         )
-    return "\n".join(lines)
+    notes = dict.fromkeys(f"{row.target}: {row.reason}" for row in rows if row.accuracy is not None and row.reason)
+    return "\n".join([*lines, *(f"\n{note}" for note in notes)])
 
 
 def _ratio(value: float, ci: tuple[float, float]) -> str:
@@ -160,20 +172,56 @@ def _measured(
 ) -> dict[str, Any]:
     from search.measure.accuracy import measure_accuracy
 
-    measure, searched = partial(apart.measure, file), place.target
-    here, main = measure(baseline=baseline), None
-    if target.batch == 1 or searched.format == "onnx":
-        main = measure(baseline=place.baseline(searched), baseline_runtime=searched.as_runtime)
+    here = apart.measure(file, baseline=baseline)
     runtime = replace(target.as_runtime, threads=place.inputs.threads)
     return {
         "accuracy": measure_accuracy(file, place.inputs.data, image_size=recipe.image_size, runtime=runtime).value,
         "latency_ratio": here.ratio,
         "latency_ratio_ci": (here.ratio_low, here.ratio_high),
-        "ratio_to_main": main and main.ratio,
-        "ratio_to_main_ci": main and (main.ratio_low, main.ratio_high),
+        **to_main(file, place.baseline(place.target), target, place.target, apart),
         "latency_ms_p50": here.p50_ms,
         "latency_batch": here.batch,
         "size_bytes": pack(file).size,
         "runtime": here.runtime,
         "host": here.host,
     }
+
+
+def to_main(file: Path, baseline: Path, target: Target, main: Target, apart: Apart) -> dict[str, Any]:
+    """The fields of a row that set ``file`` on ``target`` against the main target's ``baseline``, or why none do.
+
+    Both are timed in ``apart``, which has measured on ``target`` before.
+    """
+    try:
+        if why := why_not_beside(main, target):
+            raise MeasurementError(why)
+        found = apart.measure(file, baseline=baseline, baseline_runtime=main.as_runtime)
+    except MeasurementError as error:
+        return {"reason": f"not set against {main.name}: {error}"}
+    return {"ratio_to_main": found.ratio, "ratio_to_main_ci": (found.ratio_low, found.ratio_high)}
+
+
+def why_not_beside(main: Target, target: Target) -> str:
+    """Why files of ``main`` cannot be timed in the child that measures on ``target``, as they would be on ``main``.
+
+    Pictures in a run, processors and threads have to be the same, and so has what computes: an environment of
+    ``target``, which is there, may lie over the project's packages, and must not have others of the main runtime.
+
+    Returns:
+        A sentence, empty if they can.
+    """
+    if target.batch > 1 and main.format != "onnx":
+        return f"it takes one picture at a time, not {target.batch}"
+    if main.device != target.device:
+        return f"it computes on a {main.device.upper()}, {target.name} on a {target.device.upper()}"
+    if main.threads != target.threads:
+        return f"threads are {main.threads} there, {target.threads} on {target.name}"
+    if main.environment == target.environment:
+        return ""
+    if main.environment:
+        return f"it needs {', '.join(main.environment)}, which {target.name} does not have beside it"
+    own = environment_of(target.environment)
+    parts = RUNTIMES[main.runtime].providers.values()
+    packages = dict.fromkeys(package for part in parts for package in part.packages)
+    others = [f"{package} {version}" for package in packages if (version := installed_in(own, package))]
+    return f"beside {target.name} it would be run by {', '.join(others)}" if others else ""

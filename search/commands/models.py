@@ -11,6 +11,8 @@ import typer
 
 from search.commands.app import DATA, Json, app
 
+TARGETS = "the target's"  # the default of what its file may say
+
 
 @app.command(epilog="Example: python -m search apply recipe.yaml --model yolov8n.pt --data data.yaml --out best")
 def apply(
@@ -47,23 +49,27 @@ def apply(
 @app.command(epilog="Example: python -m search measure a.onnx --against b.onnx --data data.yaml --split val --json")
 def measure(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The file to measure.")],
-    against: Annotated[Path | None, typer.Option(help="The file to compare with [default: itself].")] = None,
+    against: Annotated[Path | None, typer.Option(help="The file to compare with.", show_default="itself")] = None,
     data: Annotated[Path | None, typer.Option(help=f"{DATA}, to measure accuracy too.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     target: Annotated[
         str, typer.Option(help="Where to run it: a name that `targets` lists, or a .yaml.")
     ] = "onnxruntime-cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")] = 1,
-    runs: Annotated[int, typer.Option(min=10, help="Timed pairs, at most.")] = 300,
-    precision: Annotated[float, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.")] = 0.01,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to spend.")] = 60.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the runtime.", show_default=TARGETS)
+    ] = None,
+    runs: Annotated[int | None, typer.Option(min=10, help="Timed pairs, at most.", show_default=TARGETS)] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=1e-4, help="The ratio's interval that is narrow enough.", show_default=TARGETS)
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Longest time to spend.", show_default=TARGETS)] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Memory, throughput and end to end, too.")] = False,
     batch: Annotated[int, typer.Option(min=2, help="--profile: pictures in one run.")] = 8,
     streams: Annotated[
-        int | None, typer.Option(min=1, help="--profile: sessions at once [default: as fill the cores].")
+        int | None, typer.Option(min=1, help="--profile: sessions at once.", show_default="as fill the cores")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="--profile: a folder of images for end to end [default: one made up].")
+        Path | None, typer.Option(help="--profile: a folder of images for end to end.", show_default="one made up")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +77,8 @@ def measure(
     from search.measure.file import Wish, measure_file
     from search.target import load_target
 
-    own = load_target(target, threads=threads, runs=runs, precision=precision, seconds=seconds)
+    given = {"threads": threads, "runs": runs, "precision": precision, "seconds": seconds}
+    own = load_target(target, **{key: value for key, value in given.items() if value is not None})
     wish = Wish(batch=batch, streams=streams, images=images) if profile else None
     result = measure_file(model, target=own, against=against, data=data, split=split, profile=wish)
     if as_json:

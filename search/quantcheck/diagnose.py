@@ -19,7 +19,7 @@ from search.quantcheck.device import host_findings, latency_findings
 from search.quantcheck.finding import Finding
 from search.quantcheck.fused import Fused, look, unfused_findings
 from search.quantcheck.noise import Images
-from search.quantcheck.size import is_quantized, size_findings
+from search.quantcheck.size import is_quantized, shrink_findings, size_findings
 
 IMAGES = 8  # that tensors are compared on
 QUICK = Effort(runs=100, precision=0.02, seconds=10.0)  # whether it is slower than float, not by how much
@@ -54,10 +54,11 @@ def diagnose(path: Path, *, float_file: Path | None = None, data: Path | None = 
     findings = [
         *unfused_findings(seen),
         *host_findings(host_info().instruction_sets, integer_layers=len(seen.integer)),
-        *size_findings(path, float_file),
+        *size_findings(path),
     ]
     if float_file is not None:
         size = _image_size(_loaded(float_file))
+        findings += shrink_findings(path.stat().st_size, float_file.stat().st_size)
         if data is not None:
             with _samples(data, size) as (images, measure):
                 findings += collapse_findings(path, float_file, images, measure)
@@ -81,7 +82,9 @@ def _loaded(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path)
     except Exception as error:
-        raise UserError(f"{path} is no ONNX file ({error}); export the model again") from error
+        raise UserError(
+            f"{path} is no ONNX file ({error}); this reads ONNX files only: export the model to one"
+        ) from error
 
 
 def _image_size(model: onnx.ModelProto) -> int:

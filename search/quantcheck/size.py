@@ -25,25 +25,26 @@ def is_quantized(model: onnx.ModelProto) -> bool:
     return integer or any(tensor.data_type in CODES for tensor in model.graph.initializer)
 
 
-def size_findings(path: Path, float_file: Path | None = None) -> list[Finding]:
-    """Where bytes of the quantized file at ``path`` are lost; beside its float file, whether it shrank."""
+def size_findings(path: Path) -> list[Finding]:
+    """Where bytes of the quantized ONNX file at ``path`` are lost."""
     graph, size = Graph(onnx.load(path)), path.stat().st_size
-    found = [_float_weights(graph, size), _large_scales(graph, size), _not_compact(path, size)]
-    if float_file is not None:
-        found.append(_hardly_smaller(size, float_file.stat().st_size))
+    found = (_float_weights(graph, size), _large_scales(graph, size), _not_compact(path, size))
     return [finding for finding in found if finding is not None]
 
 
-def _hardly_smaller(size: int, before: int) -> Finding | None:
+def shrink_findings(size: int, before: int) -> list[Finding]:
+    """A finding if a quantized file of ``size`` bytes is hardly smaller than its float file, of ``before`` bytes."""
     if size < SMALLER * before:
-        return None
+        return []
     grew = f"grew to {size / before:.2f} times" if size > before else f"is still {size / before:.0%} of"
-    return Finding(
-        code="hardly_smaller",
-        text=f"The file {grew} the size of its float file ({size / 1e6:.2f} MB, {before / 1e6:.2f} MB).",
-        advice="See the other findings for where the bytes are; 8-bit weights alone make a quarter of the size.",
-        numbers={"size_bytes": size, "float_bytes": before, "size_ratio": size / before},
-    )
+    return [
+        Finding(
+            code="hardly_smaller",
+            text=f"The file {grew} the size of its float file ({size / 1e6:.2f} MB, {before / 1e6:.2f} MB).",
+            advice="See the other findings for where the bytes are; 8-bit weights alone make a quarter of the size.",
+            numbers={"size_bytes": size, "float_bytes": before, "size_ratio": size / before},
+        )
+    ]
 
 
 def _float_weights(graph: Graph, size: int) -> Finding | None:

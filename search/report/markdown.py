@@ -35,7 +35,7 @@ def write_report(config: StudyConfig, store: Store, result: dict[str, Any], fold
         sure_section(result, store, folder),
         "## On the test split\n\n" + tested if tested else "",
         targets_section(result, store, folder),
-        quantization_section(store, result, folder),
+        quantization_section(config, store, result, folder),
         contributions_section(folder),
         _search_section(store, folder),
         "## How it was measured\n\n" + _list(measured_sentences(config, result, store)),

@@ -7,21 +7,22 @@ from typing import Any
 
 from search.quantcheck.member import collapsed, findings_of_member
 from search.store import Store
+from search.study import StudyConfig
 
 
-def quantization_section(store: Store, result: dict[str, Any], folder: Path) -> str:
+def quantization_section(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> str:
     """A section of ``report.md``; empty if nothing is wrong."""
-    lines = [f"- {sentence}" for sentence in quantization_sentences(store, result, folder)]
+    lines = [f"- {sentence}" for sentence in quantization_sentences(config, store, result, folder)]
     return "## Quantization\n\n" + "\n".join(lines) if lines else ""
 
 
-def quantization_sentences(store: Store, result: dict[str, Any], folder: Path) -> list[str]:
+def quantization_sentences(config: StudyConfig, store: Store, result: dict[str, Any], folder: Path) -> list[str]:
     """A sentence for each finding, which begins with the record's id."""
     records, front = list(store.records.values()), [member["record_id"] for member in result["front"]]
     lines = [
         f"{name}: {finding.sentence()}"
         for name in front
-        for finding in findings_of_member(folder, store.records[name], records)
+        for finding in findings_of_member(folder, store.records[name], records, config.target)
     ]
     lines += [
         f"{record.id}: {finding.sentence()}"

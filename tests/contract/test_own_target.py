@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from search.__main__ import app
 from search.errors import UserError
 from search.measure.target_checks import check_runs
 from search.stages.export import export_onnx
@@ -35,9 +37,17 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
+@pytest.fixture
+def models(tmp_path: Path) -> list[str]:
+    """The document's two files, beside the target's."""
+    sizes = {"model.onnx": SIZE // 2, "baseline.onnx": 4 * SIZE}
+    return [
+        str(export_onnx(tiny_model(), Export(), image_size=size, path=tmp_path / name)) for name, size in sizes.items()
+    ]
+
+
+@pytest.mark.usefixtures("models")
 def test_the_command_in_the_document_measures_on_it(board: Path) -> None:
-    export_onnx(tiny_model(), Export(), image_size=4 * SIZE, path=board.parent / "baseline.onnx")
-    export_onnx(tiny_model(), Export(), image_size=SIZE // 2, path=board.parent / "model.onnx")
     text = (ROOT / DOCUMENT).read_text(encoding="utf-8")
     [line] = re.findall(r"^    (.* measure model\.onnx .*)$", text, re.M)
     python, *arguments = shlex.split(line)
@@ -47,6 +57,13 @@ def test_the_command_in_the_document_measures_on_it(board: Path) -> None:
     result = json.loads(done.stdout)
     assert result["threads"] == 2
     assert 0 < result["latency_ratio"] < 0.5  # a sixty-fourth of the pixels
+
+
+def test_the_effort_is_the_targets_and_what_is_given_wins(board: Path, models: list[str]) -> None:
+    board.write_text(board.read_text(encoding="utf-8").replace("runs: 400", "runs: 11"), encoding="utf-8")
+    done = CliRunner().invoke(app, ["measure", *models[:1], "--target", "board.yaml", "--threads", "1", "--json"])
+    result = json.loads(done.stdout)
+    assert (result["target"], result["runs"], result["threads"]) == ("board", 11, 1)
 
 
 def test_a_study_takes_it_and_refuses_a_space_that_it_does_not_run(board: Path) -> None:

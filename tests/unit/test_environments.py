@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from search import environments
-from search.environments import MARKER, ROOT_VARIABLE, Environment, find_python, python_of
+from search.environments import MARKER, ROOT_VARIABLE, Environment, find_python, installed_in, python_of
 from search.errors import UserError
 
 SHADOWED = "iniconfig"  # a small package that the project's environment has, in another version
@@ -72,6 +72,7 @@ def test_it_has_its_packages_over_those_of_the_project(environment: Environment,
     assert says(python, "import tinything; print(tinything.version)") == "1.2"
     assert says(python, f"import {SHADOWED}; print({SHADOWED}.version)") == "999.0"
     assert metadata.version(SHADOWED) != "999.0"
+    assert (installed_in(environment, SHADOWED), installed_in(environment, "numpy")) == ("999.0", None)
     assert Path(says(python, "import numpy; print(numpy.__file__)")).samefile(np.__file__)
     assert np.__version__ == says(python, "import numpy; print(numpy.__version__)")
     with pytest.raises(subprocess.CalledProcessError):

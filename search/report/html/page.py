@@ -78,7 +78,7 @@ def write_html(
     data["pictures"] = _pictures(result, folder) if images else {"why": "they were left out"}
     data["notes"] = {
         "sure": [INTRODUCTION, *sure_sentences(result)] if result["front"] else [],
-        "quantization": quantization_sentences(store, result, folder),
+        "quantization": quantization_sentences(config, store, result, folder),
         "search": search_sentences(store, folder),
         "measured": measured_sentences(config, result, store),
     }
