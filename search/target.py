@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema
 from search.errors import UserError
 from search.measure.pairs import Effort
 from search.runtimes.session import Runtime
-from search.runtimes.table import RUNTIMES
+from search.runtimes.table import RUNTIMES, Device
 from spaces.content import is_mapping
 
 FILES = resources.files("search") / "targets"
@@ -50,8 +50,8 @@ class Target(BaseModel):
     """What loads and runs the file."""
     provider: str = "cpu"
     """A part of the runtime, such as ``cuda``."""
-    device: Literal["cpu", "gpu"] = "cpu"
-    """What it needs."""
+    device: Device = "cpu"
+    """What the provider computes on."""
     precisions: tuple[str, ...] = ()
     """The kinds of ``quantize`` that it runs, all if empty; ``weight_only-4`` is one in so many bits."""
     environment: tuple[str, ...] = ()
@@ -74,7 +74,10 @@ class Target(BaseModel):
     13 is the first with a scale for each channel, 20 the last that PyTorch's exporter writes.
     """
     pause: Literal["auto", "always", "never"] = "auto"
-    """Whether trainings on the same machine wait while it measures; auto is with more than one thread."""
+    """Whether trainings on the same machine wait while it measures.
+
+    auto is where the wall clock counts: with more than one thread, and on a GPU.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +97,11 @@ class Target(BaseModel):
             raise ValueError(f"there is no runtime {self.runtime}; known are {', '.join(RUNTIMES)}")
         if self.provider not in entry.providers:
             raise ValueError(f"{self.runtime} has no provider {self.provider}; it has {', '.join(entry.providers)}")
+        if (computes_on := entry.providers[self.provider].device) != self.device:
+            raise ValueError(
+                f"{self.runtime}'s provider {self.provider} computes on a {computes_on}, not on a {self.device}; "
+                f"give the target device: {computes_on}, or another provider"
+            )
         if self.batch > 1 and entry.format != "onnx":
             raise ValueError(
                 f"batch {self.batch}: {self.runtime} takes one picture at a time, since a file in the format "
@@ -132,9 +140,14 @@ class Target(BaseModel):
         return f"bench:{self.name}"
 
     @property
+    def by_wall_clock(self) -> bool:
+        """Whether ratios are of the wall clock, which other work on the machine disturbs, and not of CPU time."""
+        return self.threads > 1 or self.device == "gpu"
+
+    @property
     def pauses_training(self) -> bool:
         """Whether trainings on the same machine wait while it measures."""
-        return self.pause == "always" or (self.pause == "auto" and self.threads > 1)
+        return self.pause == "always" or (self.pause == "auto" and self.by_wall_clock)
 
     def effort(self, runs: int | None = None) -> Effort:
         """How long to time a file, at most ``runs`` times, the target's own if not given."""

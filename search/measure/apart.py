@@ -58,7 +58,7 @@ class Apart:
         Files are for one picture; with the target's ``batch`` they are rewritten for so many, and both are timed so.
         It waits for its turn on this machine. ``baseline_runtime`` runs the baseline, if that is for another target;
         the target's environment must have it. ``timeout`` is in seconds; by default it is what the target's effort
-        may take, and some.
+        may take, and some, and what building the two files may.
 
         Raises:
             UserError: the target's environment cannot be made.
@@ -67,7 +67,8 @@ class Apart:
         """
         target, runtime = self._target, self._target.as_runtime
         effort, other = effort or target.effort(), baseline_runtime or runtime
-        seconds = 2 * effort.seconds + self._grace if timeout is None else timeout
+        building = runtime.part.building + other.part.building
+        seconds = 2 * effort.seconds + self._grace + building if timeout is None else timeout
         self._worker.prepare()  # which may take minutes, and no turn
         with (
             measuring(quiet=target.pauses_training) as still,
@@ -118,7 +119,8 @@ class Apart:
                 "images": str(Path(folder) / "images.npz"),
                 "cores": target.cores,
             }
-            return profile_from(self._worker.ask(request, about=candidate, seconds=PROFILING)["profile"])
+            seconds = PROFILING + 4 * target.as_runtime.part.building  # both files, for one picture and for several
+            return profile_from(self._worker.ask(request, about=candidate, seconds=seconds)["profile"])
 
     def close(self) -> None:
         """Ends the child, if there is one."""

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import MeasurementError
-from search.measure.pairs import Clock, ClockName, ProcessClock, ThreadClock
+from search.measure.latency import clock_of
+from search.measure.pairs import Clock, ClockName
 from search.measure.ratio import Floats, paired_ratio
 from search.runtimes import classification, detection
 from search.runtimes.session import Runtime, Session, checked, made_up
@@ -124,8 +125,7 @@ def measure_end_to_end(
         pair = [open_chain(path, runtime) for path in (candidate, baseline)]
         if pair[0].task != pair[1].task:
             raise MeasurementError(f"{candidate} is made to {pair[0].task}, {baseline} to {pair[1].task}")
-        one_core = all(chain.session.on_caller for chain in pair)
-        clock = ThreadClock() if one_core else ProcessClock()
+        clock = clock_of(runtime)
         try:
             for number in range(WARM_UP):
                 for chain in pair:

@@ -24,12 +24,10 @@ SHARED_MEMORY = Path("/dev/shm")
 class FarSession(Session):
     """A model in a worker; arrays go there and come back as files in ``folder``. Not for timing."""
 
-    on_caller = False
-
     def __init__(self, path: Path, runtime: Runtime, worker: Worker, folder: Path) -> None:
         self._path, self._worker, self._folder = path, worker, folder
         request = {"do": "open", "path": str(path), "runtime": asdict(runtime)}
-        answer = worker.ask(request, about=path, seconds=PATIENCE)
+        answer = worker.ask(request, about=path, seconds=PATIENCE + runtime.part.building)
         self.inputs = tuple(
             Input(name=item["name"], shape=tuple(item["shape"]), dtype=np.dtype(item["dtype"]))
             for item in answer["inputs"]

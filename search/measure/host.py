@@ -150,8 +150,8 @@ def _runtime_version(runtime: Runtime | None) -> str | None:
     """The version that latency depends on; with an environment of its own, the requirements that fix it."""
     if runtime is not None and runtime.environment:
         return " ".join(runtime.environment)
-    name, provider = (runtime.name, runtime.provider) if runtime is not None else ("onnxruntime", "cpu")
-    found = [version_of(package) for package in RUNTIMES[name].providers[provider].packages]
+    part = runtime.part if runtime is not None else RUNTIMES["onnxruntime"].providers["cpu"]
+    found = [version_of(package) for package in part.packages]
     return next((version for version in found if version is not None), None)
 
 

@@ -2,9 +2,9 @@
 
 Milliseconds depend on what else the machine does, so what is compared between recipes is the *ratio* to a
 baseline model timed in the same process at the same moment (search/measure/pairs.py). With one thread a run
-is timed by CPU time: of the calling thread if the runtime computes on it, else of the process; it equals the wall
-clock on a quiet machine and barely moves on a loaded one. With more threads the work is spread over a pool that
-also waits, so the wall clock is all there is, and the machine has to be quiet.
+is timed by the CPU time of the calling thread, which computes; it equals the wall clock on a quiet machine and barely
+moves on a loaded one. With more threads the work is spread over a pool that also waits, and on a GPU none of the CPU's
+time is the model's, so the wall clock is all there is, and the machine has to be quiet.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 from search.errors import MeasurementError
 from search.measure.pairs import (
     USUAL,
+    Clock,
     ClockName,
     Effort,
-    ProcessClock,
     Run,
     Series,
     ThreadClock,
+    WallClock,
     doubts,
     time_pairs,
     waiting,
@@ -98,7 +99,7 @@ def measure_latency(
     Args:
         candidate: the model in question.
         baseline: the model to compare with; its input size may differ.
-        runtime: what runs them; the ratio is of CPU time with one thread, of wall time with more.
+        runtime: what runs them; the ratio is of CPU time with one thread, of wall time with more or on a GPU.
         baseline_runtime: what runs the baseline, if that is another; with as many threads.
         effort: when the ratio is known well enough, and when to give up.
         cores: logical cores to pin this thread and the sessions' threads to. None takes the last ones that
@@ -122,13 +123,18 @@ def measure_latency(
     # Threads inherit the placement of the thread that makes them, so the sessions are made inside.
     with pinned(last_cores(threads) if cores is None else cores) as taken:
         ours, theirs = _Model(candidate, runtime, seed), _Model(baseline, baseline_runtime or runtime, seed)
-        clock = ThreadClock() if ours.on_caller and theirs.on_caller else ProcessClock()
+        clock = clock_of(runtime, baseline_runtime or runtime)
         found: list[Latency] = []
         while len(found) < ATTEMPTS and (not found or found[-1].doubts):
             openers, own_seed = (ours.open, theirs.open), seed + len(found)
             series = time_pairs(openers, effort, threads=threads, witness=_witness(), seed=own_seed, clock=clock)
             found.append(_latency(series, runtime, taken, batch))
     return min(found, key=lambda latency: len(latency.doubts))
+
+
+def clock_of(*runtimes: Runtime) -> Clock:
+    """The clock that tells how long one thread's run takes on each of these."""
+    return WallClock() if any(runtime.part.device == "gpu" for runtime in runtimes) else ThreadClock()
 
 
 @cache
@@ -142,9 +148,7 @@ class _Model:
 
     def __init__(self, path: Path, runtime: Runtime, seed: int) -> None:
         self._path, self._runtime = path, runtime
-        session = open_session(path, runtime)
-        self.on_caller = session.on_caller
-        self._arrays = made_up(session, path, seed)
+        self._arrays = made_up(open_session(path, runtime), path, seed)
 
     def open(self) -> Run:
         return checked(open_session(self._path, self._runtime).bind(self._arrays), self._path)

@@ -43,10 +43,11 @@ def peak_memory(path: Path, runtime: Runtime) -> float | None:
 
 def _peak_apart(path: Path, runtime: Runtime) -> float:
     command = [sys.executable, "-m", "search.measure.memory", str(path), json.dumps(asdict(runtime))]
+    longest = LONGEST + runtime.part.building
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)
     except subprocess.TimeoutExpired:
-        raise MeasurementError(f"{path} did not run {RUNS} times in {LONGEST:g} s, to measure its memory") from None
+        raise MeasurementError(f"{path} did not run {RUNS} times in {longest:g} s, to measure its memory") from None
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise MeasurementError(f"{path} fails in a process of its own, to measure its memory: {last}")

@@ -62,10 +62,16 @@ class ThreadClock:
 
 
 class ProcessClock(ThreadClock):
-    """Computing is that of all threads of this process, for a runtime whose one thread is its own."""
+    """Computing is that of all threads of this process, for several sessions at once."""
 
     name: ClockName = "process-cpu"
     cpu = staticmethod(time.process_time_ns)
+
+
+class WallClock(ThreadClock):
+    """For what computes on a device: the thread that calls only waits for it, so ratios are of the wall clock."""
+
+    name: ClockName = "wall"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +149,7 @@ class _Log:
     memory: list[float]
     warmup: int = 0
 
-    def series(self, threads: int, cpu_clock: ClockName) -> Series:
+    def series(self, threads: int, own: ClockName) -> Series:
         both = np.array(self.times)  # (pairs, columns, clocks)
         return Series(
             wall=both[:, :, 0],
@@ -152,7 +158,7 @@ class _Log:
             loading=np.array(self.loading),
             memory=np.array(self.memory),
             warmup=self.warmup,
-            clock=_choose_clock(threads, cpu_clock, both),
+            clock=_choose_clock(threads, own, both),
         )
 
 
@@ -170,7 +176,7 @@ def time_pairs(
     Args:
         openers: load the two; called once a session.
         effort: when to stop; pairs that do not count are not of its number.
-        threads: on how many the runs compute; with one, its CPU time is what counts.
+        threads: on how many the runs compute; with more than one, ratios are of the wall clock.
         witness: says which sessions count.
         seed: of the order within pairs.
         clock: ``ThreadClock``, if not given.
@@ -265,7 +271,7 @@ def _time_pair(pair: Pair, first: int, clock: Clock) -> tuple[tuple[float, float
     return times[0], times[1]
 
 
-def _choose_clock(threads: int, cpu_clock: ClockName, times: Floats) -> ClockName:
-    """The CPU clock for one thread, unless its ticks are too coarse for these runs."""
+def _choose_clock(threads: int, own: ClockName, times: Floats) -> ClockName:
+    """The loop's own clock for one thread, unless the ticks of a CPU's are too coarse for these runs."""
     coarse = time.get_clock_info("thread_time").resolution > 1e-5 or bool((times[:, :, 1] <= 0).any())
-    return "wall" if threads > 1 or coarse else cpu_clock
+    return "wall" if threads > 1 or coarse else own

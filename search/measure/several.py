@@ -23,7 +23,7 @@ class Several:
     Args:
         worker: the child that checks them.
         batch: pictures in one run; with one, files are taken as they are.
-        seconds: how long checking a file may take.
+        seconds: how long checking a file may take, but for what building it takes.
     """
 
     def __init__(self, worker: Worker, batch: int, *, seconds: float) -> None:
@@ -79,6 +79,7 @@ class Several:
             "batch": self._batch,
             "runtime": asdict(runtime),
         }
-        if why := self._worker.ask(request, about=file, seconds=self._seconds)["why"]:
+        seconds = self._seconds + 2 * runtime.part.building
+        if why := self._worker.ask(request, about=file, seconds=seconds)["why"]:
             raise MeasurementError(f"{why}; {ADVICE}")
         self._checked.add((written.name, runtime))

@@ -14,7 +14,7 @@ from search.errors import UserError
 from search.formats import Obstacle, why_not_carried
 from search.measure.host import list_gpus
 from search.measure.worker import environment_of
-from search.runtimes.table import RUNTIMES, Provider
+from search.runtimes.table import Provider
 from search.target import Target, load_target, target_names
 from spaces.domain import Choice
 from spaces.space import PartSpace, Space
@@ -25,17 +25,22 @@ ELSEWHERE = "choose another target, or start Ray on a machine that has it and of
 def why_not_here(target: Target) -> Obstacle | None:
     """Why this machine cannot run files for ``target``; None if it can.
 
-    Packages of a target's own environment are no obstacle: they are installed when they are first needed.
+    Packages of a target's own environment are no obstacle: they are installed when they are first needed. A GPU whose
+    packages are there is tried, since they may lack a library or the GPU be too old, which takes some seconds.
     """
     gpus, problem = list_gpus()
     if target.device == "gpu" and not gpus:
         return Obstacle(f"{target.name} needs an NVIDIA GPU: {problem}", f'{ELSEWHERE} "{target.slot}"')
+    part = target.as_runtime.part
     if target.environment:
-        return None
-    part = RUNTIMES[target.runtime].providers[target.provider]
-    if not any(map(_installed, part.packages)):
+        installed = find_python(environment_of(target.environment)) is not None
+    elif not any(map(_installed, part.packages)):
         return Obstacle(f"{target.name} needs {' or '.join(part.packages)}", part.install)
-    return _unloaded(target, part)
+    elif obstacle := _unloaded(target, part):
+        return obstacle
+    else:
+        installed = True
+    return _not_run(target, part) if installed and target.device == "gpu" else None
 
 
 def lacking(targets: Sequence[Target]) -> str:
@@ -112,12 +117,20 @@ def _bits(part: PartSpace) -> tuple[int | None, ...]:
 
 def _how(target: Target) -> str:
     if not target.environment:
-        packages = filter(_installed, RUNTIMES[target.runtime].providers[target.provider].packages)
+        packages = filter(_installed, target.as_runtime.part.packages)
         return "runs here with " + ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     there = find_python(environment_of(target.environment)) is not None
     return f"runs here in an environment with {', '.join(target.environment)}" + (
         "" if there else ", which is made when it is first used"
     )
+
+
+def _not_run(target: Target, part: Provider) -> Obstacle | None:
+    from search.measure.smallest import why_not_run  # it imports onnx, and most machines have no GPU to ask about
+
+    if why := why_not_run(target.as_runtime):
+        return Obstacle(f"{target.name} does not run: {why}", part.install)
+    return None
 
 
 def _unloaded(target: Target, part: Provider) -> Obstacle | None:

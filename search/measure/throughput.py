@@ -41,7 +41,7 @@ class Throughput:
 
     More is better: a ratio of 2 is twice as many. ``waiting`` is the share of the streams' time in which none of this
     process computed for them, the worse of the two: other work held the cores. None with several threads a stream,
-    which wait for one another as well.
+    which wait for one another as well, and on a GPU, which they wait for.
     """
 
     rate: float
@@ -74,11 +74,12 @@ def measure_throughput(
 
         return opened
 
-    return take_turns((opener(candidate), opener(baseline)), batch=batch, threads=runtime.threads, clock=ProcessClock())
+    told = runtime.threads == 1 and runtime.part.device == "cpu"
+    return take_turns((opener(candidate), opener(baseline)), batch=batch, waiting=told, clock=ProcessClock())
 
 
-def take_turns(openers: tuple[Opener, Opener], *, batch: int, threads: int, clock: Clock) -> Throughput:
-    """The two in turn, loaded anew for each turn, the one or the other first."""
+def take_turns(openers: tuple[Opener, Opener], *, batch: int, waiting: bool, clock: Clock) -> Throughput:
+    """The two in turn, loaded anew for each turn, the one or the other first; ``waiting`` is whether that is told."""
     turns: list[list[Turn]] = [[], []]
     for number in range(TURNS):
         for column in (0, 1) if number % 2 == 0 else (1, 0):
@@ -89,7 +90,7 @@ def take_turns(openers: tuple[Opener, Opener], *, batch: int, threads: int, cloc
         rate=float(np.median(ours)),
         against_rate=float(np.median(theirs)),
         ratio=paired_ratio(1 / np.array(theirs), 1 / np.array(ours), range(TURNS)),  # of rates, by their times
-        waiting=max(waits) if threads == 1 else None,
+        waiting=max(waits) if waiting else None,
     )
 
 

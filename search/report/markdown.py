@@ -97,7 +97,7 @@ def measured_sentences(config: StudyConfig, result: dict[str, Any], store: Store
         f"Latency: {target.runtime} ({target.provider}), {target.threads} thread(s), "
         f"{'one picture' if target.batch == 1 else f'{target.batch} pictures'} in a run, at most {target.runs} runs "
         f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one "
-        f"process; the ratio is of {'CPU time' if target.threads == 1 else 'wall time'}, with an interval.",
+        f"process; the ratio is of {'wall time' if target.by_wall_clock else 'CPU time'}, with an interval.",
         *(f"Repeated, and still to be doubted: {sentence}." for sentence in doubted),
         f"Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
         f"Versions: {versions}.",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +18,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from search.errors import MeasurementError
+from search.runtimes.plans import plan_folder
 from search.runtimes.session import Arrays, Input, Runtime, Session
 from search.runtimes.table import RUNTIMES
 
 _ort: Any = onnxruntime  # it has no type stubs
 
-ON_GPU = ("cuda", "tensorrt")
 _DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -33,8 +39,7 @@ class OnnxSession(Session):
 
     def __init__(self, path: Path, runtime: Runtime) -> None:
         self._session = open_onnx(path, threads=runtime.threads, provider=runtime.provider)
-        self._on_gpu = runtime.provider in ON_GPU
-        self.on_caller = not self._on_gpu
+        self._on_gpu = runtime.part.device == "gpu"
         self.inputs = tuple(_input(item, path) for item in self._session.get_inputs())
 
     def bind(self, arrays: Arrays) -> Callable[[], object]:
@@ -77,6 +82,29 @@ def open_onnx(
     """
     if not path.is_file():
         raise MeasurementError(f"there is no ONNX file at {path}; export the model first, or correct the path")
+    part = RUNTIMES["onnxruntime"].providers[provider]
+    name = part.name
+    if name not in _ort.get_available_providers():
+        raise _no_provider(name, f"only {', '.join(_ort.get_available_providers())}")
+    if part.device == "gpu":
+        _load_libraries(provider)
+    own = _provider_options(provider, threads, path)
+    options = _session_options(threads, provider, optimised)
+    try:  # a run that fails must not fall back to the CPU; exceptions have no base class of their own
+        session = _ort.InferenceSession(str(path), options, providers=[(name, own)], enable_fallback=False)
+    except Exception as error:
+        if why := _why_not_loaded(provider):
+            raise _no_provider(name, why) from error
+        raise MeasurementError(
+            f"ONNX Runtime {_ort.__version__} cannot load {path} for {name}: {error}; export the model again, or "
+            "with an operator set or a precision that this provider supports"
+        ) from error
+    if name not in session.get_providers():
+        raise _no_provider(name, f"only {', '.join(session.get_providers())}")
+    return session
+
+
+def _session_options(threads: int, provider: str, optimised: Path | None) -> Any:
     options = _ort.SessionOptions()
     options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = _ort.ExecutionMode.ORT_SEQUENTIAL
@@ -91,29 +119,48 @@ def open_onnx(
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    name = RUNTIMES["onnxruntime"].providers[provider].name
-    if name not in _ort.get_available_providers():
-        raise _no_provider(name, _ort.get_available_providers())
-    try:  # ONNX Runtime's exceptions have no base class of their own
-        session = _ort.InferenceSession(str(path), options, providers=[(name, _provider_options(provider, threads))])
-    except Exception as error:
-        raise MeasurementError(
-            f"ONNX Runtime {_ort.__version__} cannot load {path} for {name}: {error}; export the model again, or "
-            "with an operator set or a precision that this provider supports"
-        ) from error
-    if name not in session.get_providers():
-        raise _no_provider(name, session.get_providers())
-    return session
+    return options
 
 
-def _no_provider(name: str, others: list[str]) -> MeasurementError:
+def _no_provider(name: str, why: str) -> MeasurementError:
     return MeasurementError(
-        f"ONNX Runtime {_ort.__version__} has no working {name} here, only {', '.join(others)}; see doctor, or choose "
-        "another target"
+        f"ONNX Runtime {_ort.__version__} has no working {name} here, {why}; see doctor, or choose another target"
     )
 
 
-def _provider_options(provider: str, threads: int) -> dict[str, str]:
+@cache
+def _load_libraries(provider: str) -> None:
+    """Loads NVIDIA's libraries from where pip put them, in this environment or one below it: no system looks there.
+
+    What is not found is left to the system's own places; a session that misses it says so.
+    """
+    spec = find_spec("nvidia")
+    places = spec.submodule_search_locations or [] if spec else []
+    folders = sorted(folder for place in places for folder in Path(place).glob("*/lib"))
+    if hasattr(_ort, "preload_dlls"):  # since 1.21
+        with redirect_stdout(sys.stderr):  # it prints what a folder has not
+            for folder in folders:
+                _ort.preload_dlls(directory=str(folder))
+    if provider == "tensorrt":
+        with suppress(ImportError):
+            import_module("tensorrt")  # which loads its own
+
+
+def _why_not_loaded(provider: str) -> str:
+    """Which library the provider lacks; empty if none. ONNX Runtime's exception does not say it, only its log.
+
+    To be asked after a session was tried: the provider's library needs what that has set up.
+    """
+    library = Path(_ort.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
+    if library.is_file():
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            return str(error)
+    return ""
+
+
+def _provider_options(provider: str, threads: int, path: Path) -> dict[str, str]:
     """32-bit floats are computed as such: the defaults are BF16 on CPUs that have it, and TF32 on NVIDIA's GPUs."""
     match provider:
         case "openvino":
@@ -123,7 +170,10 @@ def _provider_options(provider: str, threads: int) -> dict[str, str]:
         case "cuda":
             return {"device_id": "0", "use_tf32": "0"}
         case "tensorrt":
-            return {"device_id": "0", "trt_fp16_enable": "0", "trt_int8_enable": "0"}
+            own = {"device_id": "0", "trt_fp16_enable": "0", "trt_int8_enable": "0"}
+            # In a folder of the file's own: the names of engines there do not tell one file's weights from another's.
+            folder = plan_folder(path, "onnxruntime", _ort.__version__)
+            return own | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
         case _:
             return {}
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import MeasurementError
+from search.runtimes.table import RUNTIMES, Provider
 
 Arrays = Sequence[NDArray[Any]]
 Result = TypeVar("Result")
@@ -32,6 +33,11 @@ class Runtime:
     def __post_init__(self) -> None:
         object.__setattr__(self, "environment", tuple(self.environment))  # JSON has no tuples
 
+    @property
+    def part(self) -> Provider:
+        """What is known of its provider."""
+        return RUNTIMES[self.name].providers[self.provider]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
@@ -45,12 +51,10 @@ class Input:
 class Session(ABC):
     """A model that is loaded and can run; ``inputs`` says what it takes.
 
-    ``on_caller`` says whether it computes on the thread that calls it when it has one thread, so that this thread's
-    CPU time is the time of a run.
+    On a CPU, with one thread, it computes on the thread that calls it: this thread's CPU time is the time of a run.
     """
 
     inputs: tuple[Input, ...]
-    on_caller: bool = True
 
     @abstractmethod
     def bind(self, arrays: Arrays) -> Callable[[], object]:

@@ -10,9 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from search.errors import MeasurementError
+
+Device = Literal["cpu", "gpu"]
 
 if TYPE_CHECKING:  # they import numpy, and who only asks what is installed need not
     from search.runtimes.session import Runtime, Session
@@ -22,12 +24,15 @@ if TYPE_CHECKING:  # they import numpy, and who only asks what is installed need
 class Provider:
     """A part of a runtime: one of ``packages`` has it, and ``install`` says how to get one.
 
-    ``name`` is what ONNX Runtime calls it.
+    ``name`` is what ONNX Runtime calls it, ``device`` where it computes, and ``building`` how many seconds a file may
+    take when it is opened for the first time on a machine, beyond what loading takes.
     """
 
     packages: tuple[str, ...]
     install: str
     name: str = ""
+    device: Device = "cpu"
+    building: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,8 @@ class Entry:
     providers: dict[str, Provider]
 
 
-_ORT_GPU = "in an environment of its own, pip install onnxruntime-gpu, which replaces onnxruntime"
+BUILDING = 1200.0  # seconds that TensorRT may take for an engine: minutes for a usual model on a small board
+_ORT_GPU = '"onnxruntime-gpu[cuda,cudnn]==1.31.1"'  # for CUDA 13, and TensorRT 10
 RUNTIMES: dict[str, Entry] = {
     "onnxruntime": Entry(
         module="search.runtimes.onnx_runtime",
@@ -55,8 +61,19 @@ RUNTIMES: dict[str, Entry] = {
                 "give the target environment: [onnxruntime-openvino==1.24.1]",
                 "OpenVINOExecutionProvider",
             ),
-            "cuda": Provider(("onnxruntime-gpu",), _ORT_GPU, "CUDAExecutionProvider"),
-            "tensorrt": Provider(("onnxruntime-gpu",), f"{_ORT_GPU}, and tensorrt-cu12", "TensorrtExecutionProvider"),
+            "cuda": Provider(
+                ("onnxruntime-gpu",),
+                f"give the target environment: [{_ORT_GPU}]",
+                "CUDAExecutionProvider",
+                device="gpu",
+            ),
+            "tensorrt": Provider(
+                ("onnxruntime-gpu",),
+                f'give the target environment: [{_ORT_GPU}, "tensorrt-cu13<11"]',
+                "TensorrtExecutionProvider",
+                device="gpu",
+                building=BUILDING,
+            ),
         },
     ),
     "openvino": Entry(
@@ -91,6 +108,8 @@ RUNTIMES: dict[str, Entry] = {
             "cuda": Provider(
                 ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
                 "pip install tensorrt-cu12 or tensorrt-cu13, as PyTorch's CUDA is",
+                device="gpu",
+                building=BUILDING,
             )
         },
     ),
@@ -118,7 +137,7 @@ def open_session(path: Path, runtime: Runtime) -> Session:
 
 def described(runtime: Runtime) -> str:
     """A runtime with its version and provider, such as "onnxruntime 1.32.0 cpu"."""
-    for package in RUNTIMES[runtime.name].providers[runtime.provider].packages:
+    for package in runtime.part.packages:
         with suppress(metadata.PackageNotFoundError):
             return f"{package} {metadata.version(package)} {runtime.provider}"
     return f"{runtime.name} {runtime.provider}"

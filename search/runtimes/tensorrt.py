@@ -5,6 +5,7 @@ After "The Python API" of NVIDIA's TensorRT documentation, for TensorRT 10 and 1
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -16,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from search.errors import MeasurementError
+from search.runtimes.plans import plan_folder
 from search.runtimes.session import Arrays, Input, Runtime, Session
 
 trt: Any = tensorrt  # it has no type stubs
 _LOGGER = trt.Logger(trt.Logger.ERROR)
+_SETTINGS = "strongly typed, no TF32"  # of ``_built``: an engine of others is another
 
 
 class TensorRTSession(Session):
     """An engine on the current GPU. Inputs and outputs stay there, and a run ends when the device is done."""
-
-    on_caller = False
 
     def __init__(self, path: Path, runtime: Runtime) -> None:
         if not torch.cuda.is_available():
@@ -74,12 +75,23 @@ class TensorRTSession(Session):
         return Input(name=name, shape=shape, dtype=np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))))
 
 
-@lru_cache(maxsize=4)  # of a measurement, which loads its two files again and again, and a build takes minutes
-def _plan(path: Path, changed_ns: int) -> Any:
-    """The serialized engine of the file at ``path``: no type is lowered, and 32-bit floats are computed as such.
+@lru_cache(maxsize=4)  # the files of a measurement, which loads them again and again
+def _plan(path: Path, changed_ns: int) -> bytes:
+    """The serialized engine of the file at ``path``, built if it was not before on this machine.
 
-    ``changed_ns`` is when the file was changed, so that another file of the same name is built anew.
+    ``changed_ns`` is when the file was changed, so that another file of the same name is another.
     """
+    folder = plan_folder(path, "tensorrt", trt.__version__, torch.cuda.get_device_name(), _SETTINGS)
+    kept = folder / "engine.plan"
+    if not kept.exists():
+        building = folder / f"engine-{os.getpid()}.tmp"
+        building.write_bytes(_built(path))
+        os.replace(building, kept)
+    return kept.read_bytes()
+
+
+def _built(path: Path) -> Any:
+    """The engine, which may take minutes: no type is lowered, and 32-bit floats are computed as such."""
     builder = trt.Builder(_LOGGER)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, _LOGGER)

@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from search.errors import MeasurementError
 from search.measure.apart import Apart
+from search.runtimes.table import RUNTIMES
 from search.target import Target
 from tests.loops import save_loop
 
@@ -57,6 +59,20 @@ def test_a_model_that_hangs_is_left_after_its_time(apart: Apart, quick: Path, tm
     assert time.monotonic() - start < 10
     assert apart.pid is None
     assert apart.measure(quick, baseline=quick).runs == 30
+
+
+def test_a_runtime_that_builds_engines_has_time_for_both_files(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = RUNTIMES["onnxruntime"].providers
+    monkeypatch.setitem(providers, "cpu", replace(providers["cpu"], building=0.5))
+    monkeypatch.setattr("search.measure.apart.GRACE", 0.25)
+    endless = save_loop(tmp_path / "endless.onnx", 10**15)
+    with (
+        Apart(Target(runs=30, seconds=0.125)) as apart,
+        pytest.raises(MeasurementError, match=r"endless\.onnx gave no answer in 1\.5 s"),
+    ):
+        apart.measure(endless, baseline=quick)
 
 
 def test_a_child_that_dies_fails_its_request_and_no_other(apart: Apart, quick: Path, tmp_path: Path) -> None:

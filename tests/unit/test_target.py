@@ -48,6 +48,15 @@ def test_a_study_names_a_target_or_changes_its_keys(tmp_path: Path) -> None:
         ({"name": "toaster"}, "there is no target toaster"),
         ({"runtime": "tea"}, "there is no runtime tea; known are .*onnxruntime"),
         ({"runtime": "onnxruntime", "provider": "abacus"}, "onnxruntime has no provider abacus; it has cpu"),
+        (
+            {"name": "onnxruntime-cpu", "provider": "cuda"},
+            "provider cuda computes on a gpu, not on a cpu; .*device: gpu",
+        ),
+        (
+            {"name": "onnxruntime-cuda", "provider": "cpu"},
+            "provider cpu computes on a cpu, not on a gpu; .*device: cpu",
+        ),
+        ({"runtime": "tensorrt", "provider": "cuda", "device": "cpu"}, "tensorrt's provider cuda computes on a gpu"),
         ({"thread": 2}, "Extra inputs"),
         ({"batch": 0}, "greater than or equal to 1"),
         ({"batch": 257}, "less than or equal to 256"),
@@ -92,6 +101,8 @@ def test_training_pauses_where_the_wall_clock_counts() -> None:
     assert Target(threads=2).pauses_training
     assert Target(pause="always").pauses_training
     assert not Target(threads=2, pause="never").pauses_training
+    assert load_target("onnxruntime-cuda").pauses_training
+    assert not load_target("onnxruntime-cuda", pause="never").pauses_training
 
 
 def test_a_target_without_precisions_runs_all() -> None:

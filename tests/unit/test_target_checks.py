@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -15,6 +17,7 @@ from search.__main__ import app
 from search.errors import UserError
 from search.measure import target_checks
 from search.measure.target_checks import check_runs, check_targets, list_targets, why_not_here
+from search.runtimes.table import RUNTIMES
 from search.study import StudyConfig
 from search.target import Target, load_target, target_names
 from spaces.parse import parse_space
@@ -77,7 +80,7 @@ def test_with_a_card_what_is_missing_is_the_package(tmp_path: Path, monkeypatch:
     a_card(tmp_path, monkeypatch)
     without(monkeypatch, "onnxruntime-gpu", "tensorrt", "tensorrt-cu12", "tensorrt-cu13")
     reasons = {name: why_not_here(load_target(name)) for name in ("onnxruntime-cuda", "tensorrt")}
-    assert "onnxruntime-cuda needs onnxruntime-gpu: in an environment" in ": ".join(reasons["onnxruntime-cuda"] or ())
+    assert "onnxruntime-cuda needs onnxruntime-gpu: give the target env" in ": ".join(reasons["onnxruntime-cuda"] or ())
     assert "tensorrt needs tensorrt or tensorrt-cu13 or" in ": ".join(reasons["tensorrt"] or ())
 
 
@@ -89,6 +92,36 @@ def test_a_build_without_the_provider_is_seen(tmp_path: Path, monkeypatch: pytes
     obstacle = why_not_here(load_target("onnxruntime-cuda"))
     assert obstacle is not None
     assert obstacle.reason.startswith("onnxruntime-cuda needs CUDAExecutionProvider, and onnxruntime has ")
+
+
+def test_a_provider_that_is_compiled_in_and_does_not_work_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process believes that it has CUDA; the child that would measure finds that it has not."""
+    a_card(tmp_path, monkeypatch)
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else real(name))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    obstacle = why_not_here(load_target("onnxruntime-cuda"))
+    assert obstacle is not None
+    assert obstacle.reason.startswith("onnxruntime-cuda does not run: ONNX Runtime 1.")
+    assert "has no working CUDAExecutionProvider here, " in obstacle.reason
+    assert "onnxruntime-gpu" in obstacle.advice
+
+
+def test_a_gpu_target_on_which_the_smallest_of_models_runs_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_card(tmp_path, monkeypatch)
+    providers = RUNTIMES["onnxruntime"].providers
+    monkeypatch.setitem(providers, "cpu", replace(providers["cpu"], device="gpu"))
+    assert why_not_here(Target(device="gpu")) is None
+
+
+def test_an_environment_that_is_not_made_yet_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_card(tmp_path, monkeypatch)
+    monkeypatch.setenv("YOLO_FRONT_ENVIRONMENTS", str(tmp_path))
+    assert why_not_here(load_target("onnxruntime-cuda", environment=["onnxruntime-gpu"])) is None
 
 
 def test_a_runtime_that_is_not_installed_is_refused_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

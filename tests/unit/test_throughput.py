@@ -69,12 +69,12 @@ def test_the_two_alternate_are_loaded_for_each_turn_and_the_ratio_is_of_rates() 
         return opened
 
     openers = opener("ours", 0.01), opener("theirs", 0.02)
-    found = take_turns(openers, batch=1, threads=1, clock=clock)
+    found = take_turns(openers, batch=1, waiting=True, clock=clock)
     assert order == ["ours", "theirs", "theirs", "ours"] * (TURNS // 2)
     assert (found.rate, found.against_rate) == (pytest.approx(100), pytest.approx(50))
     assert found.ratio == pytest.approx((2, 2, 2))
     assert found.waiting == pytest.approx(0.25)
-    assert take_turns(openers, batch=1, threads=2, clock=clock).waiting is None
+    assert take_turns(openers, batch=1, waiting=False, clock=clock).waiting is None
 
 
 def test_a_stream_that_fails_fails_the_turn() -> None:
