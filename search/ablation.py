@@ -1,8 +1,9 @@
 """Measures picked recipes with one part switched off, and simple rivals, and keeps them in ``contributions.json``.
 
-Through the pipeline and the stage cache of the search, but no part of it: nothing is told to the sampler. Picks, and
-rows that the search has as records, are timed again from their files, so that one way of timing at one time stands
-behind a table. The file is written after each row, and no row is measured twice.
+Through the pipeline and the stage cache of the search, but no part of it: nothing is told to the sampler. A row's file
+and its pick's are timed together (search/rows.py), so what the search knows of their latencies is not used. As in the
+last measurement of a study, all are timed once and then all once more, and disturbed ones again. The file is written
+after each timing, and a call that was cut off goes on there.
 """
 
 from __future__ import annotations
@@ -12,24 +13,27 @@ import json
 import re
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from search.again import PASSES
 from search.artifact import MeasureLatency
-from search.contributions import STOCK, Contributions, contributions, picked_members, rivals
-from search.errors import MeasurementError, UserError
+from search.contributions import STOCK, Contributions, Timing, contributions, picked_members, rivals, timed
+from search.errors import UserError
 from search.final import Finals
 from search.front import PICKS
 from search.measure.apart import Apart
 from search.record import Record
 from search.results import choose, open_study, summary
+from search.rows import RowBench, Wanted
 from search.storage.hold import held
 from search.store import Store, write_atomically
 from search.study import StudyConfig, check_files
-from search.trial import reason_of, trained_trunk
+from search.trial import reason_of
 from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import Export, Recipe
@@ -38,12 +42,27 @@ FILE = "contributions.json"
 OnRow = Callable[[str, Record | None], None]  # (what is measured, its record or None if it was not trained)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    name: str
-    record_id: str
-    recipe: Recipe
-    place: Workplace
+@dataclass(kw_only=True)
+class _Kept:
+    """What was measured for the tables so far: records that the search does not have, by id, and all timings."""
+
+    measured: dict[str, Record] = field(default_factory=dict[str, Record])
+    timings: list[Timing] = field(default_factory=list[Timing])
+
+    def due(self, wanted: Sequence[Wanted], rounds: int) -> list[Wanted]:
+        """Those to time now: what was timed least often of what is not known yet and was not timed ``rounds`` times."""
+        times = Counter((timing.pick, timing.row) for timing in self.timings)
+        calm = Counter((timing.pick, timing.row) for timing in self.timings if timing.calm)
+        left = [own for own in wanted if times[own.key] < rounds and calm[own.key] < PASSES]
+        least = min((times[own.key] for own in left), default=0)
+        return [own for own in left if times[own.key] == least]
+
+    def add(self, record: Record, timing: Timing | None, store: Store) -> None:
+        """Keeps what was found of a row; a record of the search is in ``store`` already."""
+        if not _complete(store.records.get(record.id)):
+            self.measured[record.id] = record
+        if timing is not None:
+            self.timings.append(timing)
 
 
 def measure_study(
@@ -94,18 +113,16 @@ def measure_contributions(
     A row that fails is kept with its reason, costs no other, and is tried again by the next call.
 
     Args:
-        config: the study.
-        store: its records; what has one there is only timed again, or taken as it is if its file is gone.
+        config: the study; without a last measurement of its own, every row is timed once.
+        store: its records; what has one there is only timed, or taken as it is if its file is gone.
         place: where its trials work.
         latency: times a file beside the baseline's.
         picks: names of members of the front.
         train: false leaves out what would have to be trained first.
         smaller: the checkpoint of a smaller model that was trained on the same data.
-        on_row: hears of every row that was looked at, after the file was written.
+        on_row: hears of every row each time that it was looked at, after the file was written.
     """
-    result = summary(config, store, place.folder)
-    measured = {record.id: record for record in read_measured(place.folder)}
-    done = {record.id for record in measured.values() if record.state == "complete"}
+    result, kept = summary(config, store, place.folder), _kept(place.folder, store)
     stock = why_no_smaller(_architecture(place.inputs.baseline))
     place = replace(place, inputs=replace(place.inputs, may_train=train))
 
@@ -113,7 +130,8 @@ def measure_contributions(
         found = contributions(
             result,
             Finals(place.folder).applied(store).records,
-            list(measured.values()),
+            list(kept.measured.values()),
+            kept.timings,
             image_size=config.image_size,
             objectives=config.objectives,
             stock=stock,
@@ -122,29 +140,54 @@ def measure_contributions(
         write_atomically(place.folder / FILE, content + "\n")
         return found
 
-    for wanted in _all_wanted(config, store, place, picked_members(result, picks), smaller):
-        if wanted.record_id in done:
-            continue
-        known = store.records.get(wanted.record_id)
-        if known is not None and known.state == "complete":
-            record = _timed_again(known, place, latency)
-        else:
-            record = _measured(wanted, latency)
-        if record is not None:
-            measured[record.id] = record
-            done |= {record.id} if record.state == "complete" else set()
-            written()
-        on_row(wanted.name, record)
+    left = _all_wanted(config, store, place, picked_members(result, picks), smaller)
+    rounds = config.final.rounds if config.final else 1
+    with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name:
+        bench = RowBench(store=store, place=place, latency=latency, folder=Path(name))
+        while due := kept.due(left, rounds):
+            for wanted in due:
+                record, timing = _looked(wanted, bench, _known(wanted, store, kept))
+                if timing is None:
+                    left.remove(wanted)
+                if record is not None:
+                    kept.add(record, timing, store)
+                    written()
+                on_row(wanted.name, record and timed(record, kept.timings))
     return written()
 
 
-def read_measured(folder: Path) -> list[Record]:
-    """The records that were measured for the tables of the study in ``folder``."""
+def _kept(folder: Path, store: Store) -> _Kept:
+    """What ``contributions.json`` holds; what the search has tried since is a record of the search."""
     path = folder / FILE
     if not path.is_file():
-        return []
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return [Record.model_validate(record) for record in content["measured"]]
+        return _Kept()
+    found = Contributions.model_validate_json(path.read_text(encoding="utf-8"))
+    measured = {record.id: record for record in found.measured if not _complete(store.records.get(record.id))}
+    return _Kept(measured=measured, timings=list(found.timings))
+
+
+def _complete(record: Record | None) -> bool:
+    return record is not None and record.state == "complete"
+
+
+def _known(wanted: Wanted, store: Store, kept: _Kept) -> Record | None:
+    """The complete record of a row, if there is one."""
+    both = (store.records.get(wanted.record_id), kept.measured.get(wanted.record_id))
+    return next(filter(_complete, both), None)
+
+
+def _looked(wanted: Wanted, bench: RowBench, known: Record | None) -> tuple[Record | None, Timing | None]:
+    """The row's record, None if it would have to be trained and may not, and a timing, None if it can have none now."""
+    from search.training import NotTrainedError
+
+    try:
+        return bench.look(wanted, known)
+    except NotTrainedError:
+        return known, None
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
+        traceback.print_exc()
+        failed = Record(id=wanted.record_id, recipe=wanted.recipe, state="failed", reason=reason_of(error))
+        return known or failed, None
 
 
 def why_no_smaller(architecture: Mapping[str, Any]) -> str:
@@ -167,10 +210,10 @@ def _architecture(checkpoint: Path) -> Mapping[str, Any]:
 
 def _all_wanted(
     config: StudyConfig, store: Store, place: Workplace, members: Mapping[str, list[str]], smaller: Path | None
-) -> list[_Wanted]:
-    """What the tables have lines of: rivals first, as they take no training, then each pick and its parts."""
+) -> list[Wanted]:
+    """What the tables have lines of: rivals first, as they take no training, then the parts of each pick."""
     wanted = [
-        _Wanted(name=name, record_id=recipe.id, recipe=recipe, place=place)
+        Wanted(name=name, record_id=recipe.id, recipe=recipe, place=place)
         for name, recipe in rivals(config.image_size).items()
     ]
     if smaller is not None:
@@ -178,48 +221,11 @@ def _all_wanted(
         own = replace(place, inputs=replace(place.inputs, baseline=smaller.resolve()))
         plain = Recipe(image_size=config.image_size, export=Export(fast_dfl=False))
         name = f"{STOCK}{smaller.stem}-{digest}"
-        wanted.append(_Wanted(name=name, record_id=name, recipe=plain, place=own))
+        wanted.append(Wanted(name=name, record_id=name, recipe=plain, place=own))
     for record_id, names in members.items():
         pick = store.records[record_id].recipe
-        wanted.append(_Wanted(name=names[0], record_id=record_id, recipe=pick, place=place))
         wanted += [
-            _Wanted(name=f"{names[0]} without {part}", record_id=recipe.id, recipe=recipe, place=place)
+            Wanted(name=f"{names[0]} without {part}", record_id=recipe.id, recipe=recipe, place=place, pick=record_id)
             for part, recipe in switched_off(pick, image_size=config.image_size).items()
         ]
     return wanted
-
-
-def _measured(wanted: _Wanted, latency: MeasureLatency) -> Record | None:
-    """The record of one recipe, None if it would have to be trained and may not."""
-    from search.pipeline import shape, write_leaf
-    from search.training import NotTrainedError
-
-    recipe, place = wanted.recipe, wanted.place
-    record = Record(id=wanted.record_id, recipe=recipe, state="complete")
-    try:
-        with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name:
-            model = shape(recipe, place.inputs)
-            gauge = place.gauge(model, recipe.image_size, latency)
-            trained = trained_trunk(model, recipe, place)
-            file = write_leaf(trained, recipe, place.inputs, folder=Path(name) / "leaf", form=place.target.format)
-            return record.model_copy(update={"measurement": gauge.full(file, recipe)})
-    except NotTrainedError:
-        return None
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
-        traceback.print_exc()
-        return record.model_copy(update={"state": "failed", "reason": reason_of(error)})
-
-
-def _timed_again(record: Record, place: Workplace, latency: MeasureLatency) -> Record:
-    """A complete record of the search with a latency of now; as it is if its file is gone or cannot be timed."""
-    assert record.measurement is not None and record.artifact is not None
-    file = place.folder / record.artifact.path
-    if not file.exists():
-        return record
-    try:
-        now = latency(file, place.target.effort())
-    except MeasurementError:
-        traceback.print_exc()
-        return record
-    measured = record.measurement.model_copy(update={"latency": now, "host": now.host})
-    return record.model_copy(update={"measurement": measured})

@@ -7,13 +7,17 @@ when a pick changes, its rows are those of the new one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from search.engine.length import total_epochs
+from search.final import pooled
 from search.front import PICKS
-from search.record import BASELINE, Objective, Record, losses
+from search.measure.latency import Latency
+from search.noise import differences
+from search.record import BASELINE, Objective, Record
 from search.results import choose
 from spaces.ablation import switched_off
 from spaces.describe import describe
@@ -21,14 +25,51 @@ from spaces.recipe import STRIDE, Export, Int8Static, Recipe
 
 STOCK = "stock-"  # begins the record ids of stock models, whose recipe is the plain one
 INT8 = "int8 alone"  # a rival's name
+DISTURBED = "others used the machine's memory for most of the time"
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Timing(_Frozen):
+    """A row's file and the file of its pick, timed one right after the other, each beside the study's baseline.
+
+    A rival has no pick; a pick has no latency where its file is gone.
+    """
+
+    row: str
+    latency: Latency
+    pick: str = ""
+    pick_latency: Latency | None = None
+
+    @property
+    def factor(self) -> Latency | None:
+        """The pick's ratio over the row's, with what both intervals allow; None without both on one host."""
+        pick, row = self.pick_latency, self.latency
+        if pick is None or pick.host != row.host:
+            return None
+        return replace(
+            pick,
+            ratio=pick.ratio / row.ratio,
+            ratio_low=pick.ratio_low / row.ratio_high,
+            ratio_high=pick.ratio_high / row.ratio_low,
+            doubts=tuple(dict.fromkeys((*pick.doubts, *row.doubts))),
+            disturbed=pick.disturbed or row.disturbed,
+        )
+
+    @property
+    def calm(self) -> bool:
+        """Whether all of it was timed, while nobody else used the machine's memory."""
+        told = self.factor if self.pick else self.latency
+        return told is not None and not told.disturbed
+
+
 class Values(_Frozen):
-    """What was measured: accuracy on the validation split, ratios to the study's FP32 baseline file, bytes."""
+    """What was measured: accuracy on the validation split, ratios to the study's FP32 baseline file, bytes.
+
+    ``doubts`` are sentences on why the latency should be taken again.
+    """
 
     accuracy: float
     latency_ratio: float
@@ -36,19 +77,21 @@ class Values(_Frozen):
     size_ratio: float
     size_bytes: int
     host: str
+    doubts: tuple[str, ...] = ()
 
 
 class Brought(_Frozen):
     """The pick set against the same recipe without a part: the difference in accuracy, and factors.
 
-    ``latency`` 0.5 says that the part halves the latency; its interval is what both measurements' own allow. None
-    where they were taken on different hosts.
+    ``latency`` 0.5 says that the part halves the latency. It is of timings of one file right after the other, and None
+    where there are none. ``doubts`` are sentences on why it should be taken again.
     """
 
     accuracy: float
     latency: float | None
     latency_ci: tuple[float, float] | None
     size: float
+    doubts: tuple[str, ...] = ()
 
 
 class Row(_Frozen):
@@ -80,13 +123,14 @@ class Picked(_Frozen):
 
 
 class Contributions(_Frozen):
-    """All that ``contributions.json`` holds; ``measured`` has the records behind its rows."""
+    """All that ``contributions.json`` holds; ``measured`` and ``timings`` are what its rows are made of."""
 
     metric: str
     baseline: Values
     picks: tuple[Picked, ...]
     rivals: tuple[Row, ...]
     measured: tuple[Record, ...]
+    timings: tuple[Timing, ...] = ()
 
 
 def picked_members(result: Mapping[str, Any], names: Sequence[str] = PICKS) -> dict[str, list[str]]:
@@ -113,6 +157,7 @@ def contributions(
     result: Mapping[str, Any],
     records: Mapping[str, Record],
     measured: Sequence[Record],
+    timings: Sequence[Timing] = (),
     *,
     image_size: int,
     objectives: tuple[Objective, ...],
@@ -123,28 +168,41 @@ def contributions(
     Args:
         result: the study's, as ``search.results.summary`` gives it.
         records: the study's own.
-        measured: those that were measured for these tables, or timed again.
+        measured: those that were measured for these tables.
+        timings: of all of them; a record that has some is known by them alone.
         image_size: the study's, in pixels.
-        objectives: the study's; a rival is beaten by a pick that is no worse in any and better in one.
+        objectives: the study's; a rival is beaten by a pick that surely dominates it.
         stock: why there is no row of a smaller stock model, for where none was measured.
     """
     complete = {name: record for name, record in records.items() if record.state == "complete"}
-    anew = {record.id: record for record in measured}
-    known = {**anew, **complete, **{name: record for name, record in anew.items() if record.state == "complete"}}
-    picks = tuple(
-        _picked(known[record_id], names, known, image_size)
-        for record_id, names in picked_members(result).items()
-    )  # fmt: skip
+    own = {**{record.id: record for record in measured}, **complete}
+    known = {name: timed(record, timings) for name, record in own.items()}
+    members = picked_members(result)
     rows = [_row(name, recipe, known.get(recipe.id)) for name, recipe in rivals(image_size).items()]
-    stocks = [_row(record.id, record.recipe, record) for record in measured if record.id.startswith(STOCK)]
+    stocks = [_row(name, record.recipe, record) for name, record in known.items() if name.startswith(STOCK)]
     rows += stocks or [Row(name="the next smaller stock model", reason=stock)]
     return Contributions(
         metric=result["metric"],
         baseline=values_of(records[BASELINE]),
-        picks=picks,
-        rivals=tuple(_beaten(row, picks, objectives) for row in rows),
+        picks=tuple(
+            _picked(known[record_id], names, known, timings, image_size) for record_id, names in members.items()
+        ),
+        rivals=tuple(_beaten(row, members, known, objectives) for row in rows),
         measured=tuple(measured),
+        timings=tuple(timings),
     )
+
+
+def timed(record: Record, timings: Sequence[Timing]) -> Record:
+    """The record with the latency that its timings give together, of all on the last one's host; as it is without."""
+    measured = record.measurement
+    both = [pair for t in timings for pair in ((t.row, t.latency), (t.pick, t.pick_latency))]
+    own = [latency for name, latency in both if name == record.id and latency is not None]
+    if measured is None or not own:
+        return record
+    latency = pooled([latency for latency in own if latency.host == own[-1].host])
+    update = {"latency": latency, "host": latency.host}
+    return record.model_copy(update={"measurement": measured.model_copy(update=update)})
 
 
 def values_of(record: Record) -> Values:
@@ -158,28 +216,37 @@ def values_of(record: Record) -> Values:
         size_ratio=measured.size_ratio,
         size_bytes=measured.size_bytes,
         host=measured.host,
+        doubts=_doubts(measured.latency),
     )
 
 
-def brought(pick: Values, without: Values) -> Brought:
-    """What ``pick`` has over the same ``without`` a part."""
-    same = pick.host == without.host
-    (low, high), (other_low, other_high) = pick.latency_ratio_ci, without.latency_ratio_ci
+def brought(pick: Values, without: Values, timings: Sequence[Timing]) -> Brought:
+    """What ``pick`` has over the same ``without`` a part; ``timings`` are those of these two."""
+    factors = [factor for timing in timings if (factor := timing.factor) is not None]
+    latency = pooled([factor for factor in factors if factor.host == factors[-1].host]) if factors else None
     return Brought(
         accuracy=pick.accuracy - without.accuracy,
-        latency=pick.latency_ratio / without.latency_ratio if same else None,
-        latency_ci=(low / other_high, high / other_low) if same else None,
+        latency=latency.ratio if latency else None,
+        latency_ci=(latency.ratio_low, latency.ratio_high) if latency else None,
         size=pick.size_ratio / without.size_ratio,
+        doubts=_doubts(latency) if latency else (),
     )
 
 
-def _picked(record: Record, names: Sequence[str], known: Mapping[str, Record], image_size: int) -> Picked:
+def _doubts(latency: Latency) -> tuple[str, ...]:
+    return (*latency.doubts, DISTURBED) if latency.disturbed else latency.doubts
+
+
+def _picked(
+    record: Record, names: Sequence[str], known: Mapping[str, Record], timings: Sequence[Timing], image_size: int
+) -> Picked:
     values = values_of(record)
     missing = f"not trained: run `python -m search contributions DIR --pick {names[0]}`"
     rows: list[Row] = []
     for part, recipe in switched_off(record.recipe, image_size=image_size).items():
         row = _row(part, recipe, known.get(recipe.id), missing)
-        own = brought(values, row.values) if row.values else None
+        both = [timing for timing in timings if (timing.pick, timing.row) == (record.id, recipe.id)]
+        own = brought(values, row.values, both) if row.values else None
         rows.append(row.model_copy(update={"brought": own}))
     return Picked(
         record_id=record.id,
@@ -203,18 +270,15 @@ def _row(name: str, recipe: Recipe, record: Record | None, missing: str = "not m
     return row.model_copy(update=found)
 
 
-def _beaten(row: Row, picks: Sequence[Picked], objectives: tuple[Objective, ...]) -> Row:
+def _beaten(
+    row: Row, members: Mapping[str, list[str]], known: Mapping[str, Record], objectives: tuple[Objective, ...]
+) -> Row:
+    """The row with the picks that surely dominate it; on another host a latency says nothing."""
     if row.values is None:
         return row
-    rival = _losses(row.values, objectives)
     better: list[str] = []
-    for pick in picks:
-        pairs = list(zip(_losses(pick.values, objectives), rival, strict=True))
-        if all(own <= other for own, other in pairs) and any(own < other for own, other in pairs):
-            better += pick.picks
+    for record_id, names in members.items():
+        comparable = "latency" not in objectives or values_of(known[record_id]).host == row.values.host
+        if comparable and differences([known[row.record_id]], [known[record_id]], objectives).surely_dominated.all():
+            better += names
     return row.model_copy(update={"beaten_by": tuple(better)})
-
-
-def _losses(values: Values, objectives: tuple[Objective, ...]) -> tuple[float, ...]:
-    known = {"accuracy": values.accuracy, "latency": values.latency_ratio, "size": values.size_ratio}
-    return losses(tuple(known[objective] for objective in objectives), objectives)

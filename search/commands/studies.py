@@ -139,7 +139,9 @@ def contributions(
     found = measure_study(
         folder, names, train=train, smaller=smaller, on_row=lambda *row: typer.echo(row_line(*row), err=True)
     )
-    typer.echo(found.model_dump_json(indent=2, exclude={"measured"}) if as_json else contributions_text(found))
+    typer.echo(
+        found.model_dump_json(indent=2, exclude={"measured", "timings"}) if as_json else contributions_text(found)
+    )
 
 
 @app.command(epilog="Example: python -m search compare results/mine results/random --plot growth.svg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from search.contributions import Contributions, Picked, Row, Values, values_of
@@ -13,12 +14,13 @@ INTRODUCTION = """## What each part brings
 
 Each picked recipe again, with one part switched off and all else as it was, through the same pipeline and timed in the
 same way. *Brings* sets the pick against that row: accuracy as a difference, latency and size as factors (×0.5: the part
-halves it). Each row is one training, so small differences in accuracy may be luck. Training moves no latency: what "all
-training" brings there says how far two sessions of timing differ."""
+halves it). The factor of latency is of timings right after one another, so it need not be the quotient of the columns.
+Each row is one training, so small differences in accuracy may be luck. Training moves no latency: what "all training"
+brings there says how far two timings differ."""
 RIVALS = """### Simple rivals
 
 What takes no search, from the model as it came. A pick beats a rival if it is no worse in any objective and better in
-one."""
+one, both beyond the noise, and their latencies are of one host."""
 
 
 def contributions_section(folder: Path) -> str:
@@ -53,6 +55,9 @@ def _pick(pick: Picked, metric: str) -> str:
     table = markdown_table(header, [first, *(_part(row) for row in pick.parts)])
     missing = [row.name for row in pick.parts if row.state == "missing"]
     text = f"### {', '.join(pick.picks)}: {pick.record_id}\n\n{table}"
+    doubts = [("nothing", pick.values.doubts)]
+    doubts += [(row.name, (*_doubts(row), *(row.brought.doubts if row.brought else ()))) for row in pick.parts]
+    text += _doubted(doubts)
     if missing:
         command = f"python -m search contributions DIR --pick {pick.picks[0]}"
         text += f"\n\nNot trained: {', '.join(missing)}. `{command}` trains and measures them, DIR being this folder."
@@ -64,7 +69,7 @@ def _part(row: Row) -> tuple[str, ...]:
         told = "not trained" if row.state == "missing" else _one_line(f"failed: {row.reason}")
         return (row.name, told, *3 * (EMPTY,), str(row.epochs), *4 * (EMPTY,), row.recipe)
     gain = row.brought
-    latency = f"×{gain.latency:.3f}" if gain.latency is not None else "other host"
+    latency = f"×{gain.latency:.3f}" if gain.latency is not None else "not timed together"
     interval = _interval(gain.latency_ci) if gain.latency_ci is not None else EMPTY
     brings = (f"{gain.accuracy:+.3f}", latency, interval, f"×{gain.size:.3f}")
     return (row.name, *_values(row.values), str(row.epochs), *brings, row.recipe)
@@ -78,7 +83,18 @@ def _rivals(found: Contributions) -> str:
         else (row.name, *4 * (EMPTY,), _one_line(row.reason))
         for row in found.rivals
     ]
-    return markdown_table(("rival", found.metric, "latency", "interval", "size", "beaten by"), [baseline, *rows])
+    table = markdown_table(("rival", found.metric, "latency", "interval", "size", "beaten by"), [baseline, *rows])
+    return table + _doubted([(row.name, _doubts(row)) for row in found.rivals])
+
+
+def _doubts(row: Row) -> tuple[str, ...]:
+    return row.values.doubts if row.values else ()
+
+
+def _doubted(doubts: Sequence[tuple[str, tuple[str, ...]]]) -> str:
+    """A list, to be put below a table: rows and the sentences on why their latency should be taken again."""
+    lines = [f"- To be doubted: {name}: {doubt}." for name, own in doubts for doubt in dict.fromkeys(own)]
+    return "\n\n" + "\n".join(lines) if lines else ""
 
 
 def _values(values: Values) -> tuple[str, str, str, str]:

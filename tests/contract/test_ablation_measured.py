@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Generator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,13 @@ from search.ablation import FILE, measure_contributions, measure_study
 from search.artifact import MeasureLatency
 from search.contributions import Contributions, rivals
 from search.digits import make_digits
-from search.errors import UserError
+from search.errors import MeasurementError, UserError
 from search.measure.apart import Apart
+from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.prepare import measured_baseline, prepare
 from search.record import Record
+from search.report.contributions import contributions_text
 from search.store import Store, write_atomically
 from search.study import StudyConfig
 from search.trial import Task, try_recipe
@@ -98,9 +103,9 @@ def trained(
     trainings: Trainings,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Contributions, int]:
-    """The study after all rows, and how many trainings the others took."""
+    """The study after all rows, and how many trainings the others took, which are timed on a made-up host."""
     folder, before = copied(cached[0], tmp_path_factory.mktemp("trained")), len(trainings)
-    return folder, measure(config, folder), len(trainings) - before
+    return folder, measure(config, folder, Host()), len(trainings) - before
 
 
 def copied(study: Path, folder: Path) -> Path:
@@ -126,10 +131,58 @@ def tried(recipe: Recipe, place: Workplace) -> list[Record]:
         return try_recipe(Task(leaves=(recipe,)), place, timed_by(apart, place))
 
 
-def measure(config: StudyConfig, folder: Path, **options: Any) -> Contributions:
+def measure(config: StudyConfig, folder: Path, latency: MeasureLatency | None = None, **options: Any) -> Contributions:
     store, place = opened(config, folder)
     with Apart(place.target) as apart:
-        return measure_contributions(config, store, place, timed_by(apart, place), **options)
+        return measure_contributions(config, store, place, latency or timed_by(apart, place), **options)
+
+
+class Host:
+    """A machine on which a file takes as long as it is large; each timing is ``slower`` than the one before.
+
+    The first ``disturbed`` timings are, and the file that it ``refuses`` cannot be timed.
+    """
+
+    def __init__(self, *, slower: float = 1.0, disturbed: int = 0, refuses: Path | None = None) -> None:
+        self.calls, self._slower, self._disturbed, self._refuses = 0, slower, disturbed, refuses
+
+    def __call__(self, file: Path, effort: Effort) -> Latency:
+        if file == self._refuses:
+            raise MeasurementError("no such model")
+        ratio = file.stat().st_size / 1e5 * self._slower**self.calls
+        self.calls += 1
+        made = make_record(PICK, latency=ratio).measurement
+        assert made is not None
+        return replace(made.latency, disturbed=self.calls <= self._disturbed, host="host")
+
+
+def known_to_the_search(folder: Path, latency: float = 9.0) -> Path:
+    """The study with records of its rivals and of what takes no training, all dominated, and with files to time."""
+    store = Store(folder)
+    recipes = [*rivals(SIZE).values(), *(OFF[part] for part in sorted(FREE))]
+    store.append(make_record(recipe, accuracy=0.0, latency=latency, size=9.0) for recipe in recipes)
+    for number, recipe in enumerate(recipes):
+        file = file_of(folder, recipe.id)
+        file.parent.mkdir()
+        file.write_bytes(bytes(20_000 + 7_000 * number))
+    return folder
+
+
+def file_of(folder: Path, record_id: str) -> Path:
+    artifact = Store(folder).records[record_id].artifact
+    assert artifact is not None
+    return folder / artifact.path
+
+
+def times(found: Contributions) -> Counter[tuple[str, str]]:
+    """How often each row was timed with each pick."""
+    return Counter((timing.pick, timing.row) for timing in found.timings)
+
+
+def forget(folder: Path, **known: Any) -> None:
+    """Replaces parts of what is kept in ``contributions.json``."""
+    path = folder / FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **known}))
 
 
 def by_name(found: Contributions) -> dict[str, Any]:
@@ -171,7 +224,8 @@ def test_differences_are_those_of_records_that_are_measured_separately(
         assert pick and pick.accuracy and apart and apart.accuracy and row.brought
         assert row.brought.accuracy == pytest.approx(pick.accuracy.value - apart.accuracy.value, abs=1e-6)
         assert row.brought.size == pytest.approx(pick.size_bytes / apart.size_bytes, rel=1e-3)
-        assert row.brought.latency == pytest.approx(pick.latency.ratio / apart.latency.ratio, rel=0.5)  # 10 runs
+        if name == "quantization":  # the row that was timed here
+            assert row.brought.latency == pytest.approx(pick.latency.ratio / apart.latency.ratio, rel=0.5)  # 10 runs
     assert len(trainings) - before == 2  # nothing was cached there
 
 
@@ -184,8 +238,8 @@ def test_no_row_is_measured_twice(
     assert again == trained[1]
 
 
-def test_a_kill_costs_the_row_under_way(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
-    folder, seen = copied(fresh, tmp_path), list[str]()
+def test_a_kill_costs_the_timing_under_way(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    folder, seen = known_to_the_search(copied(fresh, tmp_path)), list[str]()
 
     def killed(name: str, record: Record | None) -> None:
         seen.append(name)
@@ -193,9 +247,61 @@ def test_a_kill_costs_the_row_under_way(config: StudyConfig, fresh: Path, tmp_pa
 
     for count in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            measure(config, folder, train=False, on_row=killed)
+            measure(config, folder, Host(), train=False, on_row=killed)
         kept = Contributions.model_validate_json((folder / FILE).read_text())
-        assert seen == RIVALS[:count] and len(kept.measured) == count
+        assert seen == RIVALS[:count] and len(kept.timings) == count
+    seen.clear()
+    measure(config, folder, Host(), train=False, on_row=lambda name, record: seen.append(name))
+    rows = [f"recommended without {part}" for part in OFF]
+    free = [f"recommended without {part}" for part in OFF if part in FREE]
+    assert seen == [*rows, *RIVALS[:2], *free]  # all once before any is timed twice; the untrained are asked for once
+
+
+def test_a_part_brings_the_same_on_a_host_that_becomes_slower(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    """Files that are timed right after one another differ by what they are, whatever the host did before."""
+    folder, host = known_to_the_search(copied(fresh, tmp_path)), Host(slower=1.01)
+    found = measure(config, folder, host, train=False)
+    assert host.calls == 2 * (2 + 2 * len(FREE))  # so it is a sixth slower in the end
+    assert set(times(found).values()) == {2}
+    [pick], rows = found.picks, by_name(found)
+    own = file_of(folder, pick.record_id).stat().st_size
+    for part in FREE:
+        gain, truth = rows[part].brought, own / file_of(folder, OFF[part].id).stat().st_size
+        assert gain.latency == pytest.approx(truth, rel=0.011)
+        assert gain.latency_ci[0] < truth < gain.latency_ci[1]
+
+
+def test_disturbed_timings_are_made_again(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    found = measure(config, known_to_the_search(copied(fresh, tmp_path)), Host(disturbed=1), train=False)
+    counts = times(found)
+    assert counts.pop(("", found.timings[0].row)) == 3 and set(counts.values()) == {2}
+    assert "To be doubted" not in contributions_text(found)
+
+
+def test_disturbed_timings_are_told_if_none_is_calm(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    found = measure(config, known_to_the_search(copied(fresh, tmp_path)), Host(disturbed=10**6), train=False)
+    assert config.final is not None and set(times(found).values()) == {config.final.rounds}
+    told = "- To be doubted: quantization: others used the machine's memory for most of the time."
+    assert told in contributions_text(found)
+
+
+def test_a_study_without_a_last_measurement_times_its_rows_once(
+    config: StudyConfig, fresh: Path, tmp_path: Path
+) -> None:
+    without = config.model_copy(update={"final": None})
+    found = measure(without, known_to_the_search(copied(fresh, tmp_path)), Host(), train=False)
+    assert set(times(found).values()) == {1} and len(found.timings) == 2 + len(FREE)
+
+
+def test_a_row_stays_where_only_its_pick_cannot_be_timed(config: StudyConfig, fresh: Path, tmp_path: Path) -> None:
+    for number, gone in enumerate((False, True)):
+        folder = known_to_the_search(copied(fresh, tmp_path / str(number)))
+        pick = file_of(folder, PICK.id)
+        if gone:
+            pick.unlink()
+        row = by_name(measure(config, folder, Host(refuses=pick), train=False))["quantization"]
+        assert row.state == "complete" and row.brought.latency is None
+        assert row.values.latency_ratio == file_of(folder, row.record_id).stat().st_size / 1e5
 
 
 def test_a_row_that_fails_is_a_row_and_is_tried_again(
@@ -204,31 +310,33 @@ def test_a_row_that_fails_is_a_row_and_is_tried_again(
     import search.pipeline
 
     folder = copied(trained[0], tmp_path)
-    content = json.loads((folder / FILE).read_text())
-    content["measured"] = [record for record in content["measured"] if record["id"] != OFF["graph rewrites"].id]
-    (folder / FILE).write_text(json.dumps(content))
+    gone, kept = OFF["graph rewrites"].id, json.loads((folder / FILE).read_text())
+    forget(
+        folder,
+        measured=[record for record in kept["measured"] if record["id"] != gone],
+        timings=[timing for timing in kept["timings"] if timing["row"] != gone],
+    )
 
     def broken(*args: Any, **kwargs: Any) -> Path:
         raise RuntimeError("no such operator")
 
     with monkeypatch.context() as patched:
         patched.setattr(search.pipeline, "write_leaf", broken)
-        rows = by_name(measure(config, folder, train=False))
+        rows = by_name(measure(config, folder, Host(), train=False))
     row = rows.pop("graph rewrites")
     assert (row.state, row.values, row.reason) == ("failed", None, "RuntimeError: no such operator")
     assert {row.state for row in rows.values()} == {"complete"}
-    assert by_name(measure(config, folder, train=False))["graph rewrites"].state == "complete"
+    assert by_name(measure(config, folder, Host(), train=False))["graph rewrites"].state == "complete"
 
 
 def test_a_record_of_the_search_whose_file_is_gone_is_taken_as_it_is(
     config: StudyConfig, fresh: Path, tmp_path: Path
 ) -> None:
-    store, place = opened(config, copied(fresh, tmp_path))
-    known = [*rivals(SIZE).values(), *(OFF[name] for name in FREE)]
-    store.append(make_record(recipe, accuracy=0.0, latency=9.0, size=9.0) for recipe in known)  # all dominated
-    with Apart(place.target) as apart:
-        found = measure_contributions(config, store, place, timed_by(apart, place), train=False)
-    assert by_name(found)["quantization"].values.latency_ratio == 9.0
+    folder = known_to_the_search(copied(fresh, tmp_path))
+    file_of(folder, OFF["quantization"].id).unlink()
+    rows = by_name(measure(config, folder, Host(), train=False))
+    assert rows["quantization"].values.latency_ratio == 9.0 and rows["quantization"].brought.latency is None
+    assert rows["graph rewrites"].values.latency_ratio < 9.0
 
 
 def test_the_pick_is_timed_again_with_its_rows_and_keeps_its_accuracy(
@@ -240,13 +348,10 @@ def test_the_pick_is_timed_again_with_its_rows_and_keeps_its_accuracy(
     lines[-1]["measurement"]["latency"] |= {"ratio": 50.0, "ratio_low": 49.0, "ratio_high": 51.0}
     lines[-1]["measurement"]["accuracy"]["map50_95"] = 0.75
     (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    store, place = opened(config, folder)
-    known = [*rivals(SIZE).values(), *(OFF[name] for name in FREE)]
-    store.append(make_record(recipe, accuracy=0.0, latency=99.0, size=9.0) for recipe in known)
-    with Apart(place.target) as apart:
-        [pick] = measure_contributions(config, store, place, timed_by(apart, place), train=False).picks
-    assert pick.values.accuracy == 0.75 and pick.values.latency_ratio < 5
-    assert store.records[PICK.id].measurement.latency.ratio == 50.0  # pyright: ignore[reportOptionalMemberAccess]
+    [pick] = measure(config, known_to_the_search(folder, latency=99.0), Host(), train=False).picks
+    assert pick.values.accuracy == 0.75
+    assert pick.values.latency_ratio == pytest.approx(file_of(folder, PICK.id).stat().st_size / 1e5)
+    assert Store(folder).records[PICK.id].measurement.latency.ratio == 50.0  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_a_smaller_model_is_a_rival_by_its_own_weights(
@@ -268,10 +373,10 @@ def test_the_command_prints_the_tables_of_the_picks_that_were_asked_for(
 ) -> None:
     folder = copied(trained[0], tmp_path)
     done = CliRunner().invoke(app, ["contributions", str(folder), "--pick", "knee", "--json"])
-    printed = json.loads(done.stdout)
-    assert "measured" not in printed
+    printed, kept = json.loads(done.stdout), json.loads((folder / FILE).read_text())
+    assert "measured" not in printed and "timings" not in printed
     assert [pick["record_id"] for pick in printed["picks"]] == [PICK.id]
-    assert Contributions.model_validate({**printed, "measured": trained[1].measured}) == trained[1]
+    assert Contributions.model_validate({**kept, **printed}) == trained[1]
 
 
 def test_what_does_not_fit_is_refused(trained: tuple[Path, Contributions, int], tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search.ablation import why_no_smaller
-from search.contributions import Contributions, brought, contributions, rivals, values_of
+from search.contributions import DISTURBED, Contributions, Row, Timing, contributions, rivals, timed, values_of
+from search.measure.latency import Latency
 from search.record import Record
 from search.report.contributions import contributions_text, row_line
 from search.results import summary
@@ -16,7 +20,7 @@ from search.store import Store
 from search.study import StudyConfig
 from spaces.ablation import switched_off
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, Recipe
-from tests.fakes import make_baseline, make_record
+from tests.fakes import make_baseline, make_record, on_images
 
 SIZE = 64
 SCALES = {"n": [0.33, 0.25, 1024], "s": [0.33, 0.5, 1024], "m": [0.67, 0.75, 768]}
@@ -24,7 +28,9 @@ PICK = Recipe(image_size=SIZE, prune=ChannelPrune(ratio=0.5), finetune=Finetune(
 OFF = switched_off(PICK, image_size=SIZE)
 
 
-def tables(tmp_path: Path, records: list[Record], measured: list[Record], **study: Any) -> Contributions:
+def tables(
+    tmp_path: Path, records: list[Record], measured: list[Record], timings: list[Timing] | None = None, **study: Any
+) -> Contributions:
     config = StudyConfig.model_validate(
         {"name": "cats", "model": "yolov8n.pt", "data": "data.yaml", "image_size": SIZE, **study}
     )
@@ -32,16 +38,38 @@ def tables(tmp_path: Path, records: list[Record], measured: list[Record], **stud
     store.append([make_baseline(SIZE), *records])
     result = summary(config, store, tmp_path)
     return contributions(
-        result, store.records, measured, image_size=SIZE, objectives=config.objectives, stock="none is smaller"
-    )  # fmt: skip
+        result,
+        store.records,
+        measured,
+        timings or [],
+        image_size=SIZE,
+        objectives=config.objectives,
+        stock="none is smaller",
+    )
+
+
+def ratio(value: float, **more: Any) -> Latency:
+    """A latency that is known to a percent up and down."""
+    made = make_record(PICK, latency=value).measurement
+    assert made is not None
+    return replace(made.latency, **{"host": "host", **more})
+
+
+def timing(row: float, pick: float, part: str = "pruning", **more: Any) -> Timing:
+    return Timing(row=OFF[part].id, latency=ratio(row, **more), pick=PICK.id, pick_latency=ratio(pick))
+
+
+def without(part: str, found: Contributions) -> Row:
+    [picked] = found.picks
+    return next(row for row in picked.parts if row.name == part)
 
 
 def test_what_a_part_brings_is_the_pick_against_the_row(tmp_path: Path) -> None:
     pick = make_record(PICK, accuracy=0.6, latency=0.2, size=0.1)
     unpruned = make_record(OFF["pruning"], accuracy=0.65, latency=0.5, size=0.25)
-    [picked] = tables(tmp_path, [pick], [unpruned]).picks
-    assert picked.picks == ("recommended", "knee", "fastest", "smallest", "most-accurate")
-    row = {row.name: row for row in picked.parts}["pruning"]
+    found = tables(tmp_path, [pick], [unpruned], [timing(0.5, 0.2)])
+    assert found.picks[0].picks == ("recommended", "knee", "fastest", "smallest", "most-accurate")
+    row = without("pruning", found)
     assert row.brought is not None and row.values == values_of(unpruned)
     assert row.brought.accuracy == pytest.approx(-0.05)
     assert (row.brought.latency, row.brought.size) == pytest.approx((0.4, 0.4))
@@ -49,11 +77,78 @@ def test_what_a_part_brings_is_the_pick_against_the_row(tmp_path: Path) -> None:
     assert row.brought.latency_ci == pytest.approx((0.2 * 0.99 / (0.5 * 1.01), 0.2 * 1.01 / (0.5 * 0.99)))
 
 
-def test_latencies_of_different_hosts_are_not_compared() -> None:
-    pick, other = (values_of(make_record(recipe)) for recipe in (PICK, OFF["pruning"]))
-    found = brought(pick, other.model_copy(update={"host": "elsewhere", "accuracy": 0.1}))
-    assert (found.latency, found.latency_ci) == (None, None)
-    assert found.accuracy == pytest.approx(0.4)
+def test_what_slows_pick_and_row_alike_moves_no_factor(tmp_path: Path) -> None:
+    """A row that was timed hours after another is set against the pick of its own hour."""
+    measured = [make_record(OFF[part]) for part in ("pruning", "all training")]
+    timings = [
+        timing(0.5, 0.2),
+        timing(0.26, 0.26, "all training"),
+        timing(0.75, 0.3),
+        timing(0.24, 0.24, "all training"),
+    ]
+    found = tables(tmp_path, [make_record(PICK)], measured, timings)
+    for part, factor in (("pruning", 0.4), ("all training", 1.0)):
+        gain = without(part, found).brought
+        assert gain is not None and gain.latency == pytest.approx(factor) and gain.latency_ci is not None
+        low, high = gain.latency_ci
+        # Two timings that agree are known by the root of two better than one.
+        assert math.log(high / low) == pytest.approx(2 * math.log(1.01 / 0.99) / math.sqrt(2))
+    values = found.picks[0].values
+    assert values.latency_ratio == pytest.approx((0.2 * 0.26 * 0.3 * 0.24) ** 0.25, rel=1e-3)
+    assert values.latency_ratio_ci[1] / values.latency_ratio_ci[0] > 1.1  # the four do not agree at all
+
+
+def test_timings_that_disagree_widen_the_factor(tmp_path: Path) -> None:
+    gain = without(
+        "all training",
+        tables(
+            tmp_path,
+            [make_record(PICK)],
+            [make_record(OFF["all training"])],
+            [timing(0.2, 0.19, "all training"), timing(0.2, 0.206, "all training")],
+        ),
+    ).brought
+    assert gain is not None and gain.latency_ci is not None
+    assert gain.latency_ci[0] < 1 < gain.latency_ci[1]
+
+
+def test_without_timings_of_both_no_latency_is_brought(tmp_path: Path) -> None:
+    """Two latencies that happen to be known, on another day or another host, make no factor."""
+    elsewhere = timing(0.5, 0.2, host="elsewhere")
+    alone = elsewhere.model_copy(update={"pick_latency": None})
+    for number, timings in enumerate(([], [elsewhere], [alone])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        gain = without("pruning", tables(folder, [make_record(PICK)], [make_record(OFF["pruning"])], timings)).brought
+        assert gain is not None and (gain.latency, gain.latency_ci) == (None, None)
+        assert gain.accuracy == pytest.approx(0.0)
+    assert not elsewhere.calm and not alone.calm and timing(0.5, 0.2).calm
+    assert alone.model_copy(update={"pick": ""}).calm  # a rival's
+
+
+def test_a_latency_is_of_one_host() -> None:
+    record = make_record(OFF["pruning"])
+    there, here = timing(0.9, 0.2, host="elsewhere"), timing(0.5, 0.2)
+    assert values_of(timed(record, [there, here])).latency_ratio == 0.5
+    moved = values_of(timed(record, [here, there]))
+    assert (moved.latency_ratio, moved.host) == (0.9, "elsewhere")
+
+
+def test_disturbed_timings_count_where_there_are_no_others_and_are_told(tmp_path: Path) -> None:
+    measured = [make_record(OFF[part]) for part in ("pruning", "all training")]
+    doubt = "the baseline became 9% slower"
+    timings = [
+        timing(0.8, 0.2, disturbed=True),
+        timing(0.5, 0.2),
+        timing(0.25, 0.2, "all training", disturbed=True, doubts=(doubt,)),
+    ]
+    found = tables(tmp_path, [make_record(PICK)], measured, timings)
+    calm, other = without("pruning", found), without("all training", found)
+    assert calm.brought is not None and calm.brought.latency == pytest.approx(0.4) and calm.brought.doubts == ()
+    assert other.brought is not None and other.brought.latency == pytest.approx(0.8)
+    assert other.values is not None and other.brought.doubts == other.values.doubts == (doubt, DISTURBED)
+    lines = [line for line in contributions_text(found).splitlines() if line.startswith("- ")]
+    assert lines == [f"- To be doubted: all training: {doubt}.", f"- To be doubted: all training: {DISTURBED}."]
 
 
 def test_rows_follow_the_pick(tmp_path: Path) -> None:
@@ -78,36 +173,59 @@ def test_only_a_complete_record_of_the_search_is_a_row(tmp_path: Path) -> None:
     assert row.reason == "not trained: run `python -m search contributions DIR --pick recommended`"
 
 
-def test_what_was_timed_again_counts_and_what_could_not_be_does_not(tmp_path: Path) -> None:
-    pick, quantized = make_record(PICK, latency=0.2), make_record(OFF["quantization"], accuracy=0.4, latency=0.4)
-    again = make_record(PICK, latency=0.25)
-    broken = make_record(OFF["quantization"], state="failed", accuracy=None)
-    [picked] = tables(tmp_path, [pick, quantized], [again, broken]).picks
-    assert picked.values == values_of(again)
-    assert {row.name: row.values for row in picked.parts}["quantization"] == values_of(quantized)
+def test_what_the_search_completed_is_known_by_it(tmp_path: Path) -> None:
+    quantized = make_record(OFF["quantization"], accuracy=0.4, latency=0.4)
+    before = make_record(OFF["quantization"], accuracy=0.3, latency=0.9)
+    row = without("quantization", tables(tmp_path, [make_record(PICK, latency=0.2), quantized], [before]))
+    assert row.values == values_of(quantized)
 
 
 @pytest.mark.parametrize("objectives", [("accuracy", "latency"), ("accuracy", "latency", "size")])
-def test_a_rival_is_beaten_by_picks_that_are_no_worse_anywhere(tmp_path: Path, objectives: tuple[str, ...]) -> None:
+def test_a_rival_is_beaten_by_picks_that_are_surely_no_worse(tmp_path: Path, objectives: tuple[str, ...]) -> None:
     fast = make_record(PICK, accuracy=0.5, latency=0.1, size=0.3)
     good = make_record(OFF["pruning"], accuracy=0.7, latency=0.4, size=0.4)
-    values = [(0.5, 0.1, 0.3), (0.6, 0.4, 0.1), (0.4, 0.2, 0.2)]
-    recipes = list(rivals(320).values())
-    assert [recipe.image_size for recipe in recipes] == [224, 160, 320]
+    # Latencies are known to a percent, so .101 is not known to be slower than .1, and .103 is.
+    values = [(0.5, 0.1, 0.3), (0.5, 0.101, 0.3), (0.5, 0.103, 0.3), (0.6, 0.4, 0.1), (0.6, 0.45, 0.5), (0.4, 0.2, 0.2)]
+    beaten: list[set[str]] = []
     for number, (accuracy, latency, size) in enumerate(values):
         folder = tmp_path / str(number)
         folder.mkdir()
         rival = make_record(rivals(SIZE)["int8 alone"], accuracy=accuracy, latency=latency, size=size)
         found = tables(folder, [fast, good], [rival], objectives=objectives)
         row = next(row for row in found.rivals if row.name == "int8 alone")
-        columns = 3 if "size" in objectives else 2
         expected: set[str] = set()
         for pick in found.picks:
-            own = (-pick.values.accuracy, pick.values.latency_ratio, pick.values.size_ratio)[:columns]
-            other = (-accuracy, latency, size)[:columns]
-            if own != other and all(own[axis] <= other[axis] for axis in range(columns)):
+            no_larger = "size" not in objectives or pick.values.size_ratio <= size
+            if pick.values.accuracy >= accuracy and pick.values.latency_ratio * 1.01 <= latency * 0.99 and no_larger:
                 expected |= set(pick.picks)
         assert set(row.beaten_by) == expected
+        beaten.append(expected)
+    assert any(beaten) and not all(beaten)
+
+
+def test_a_rival_is_not_beaten_by_what_luck_with_the_images_explains(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(100) < 0.5
+    luckier = right.copy()
+    luckier[np.flatnonzero(~right)[:2]] = True  # two images more of a hundred
+    rival = make_record(rivals(SIZE)["int8 alone"], latency=0.7, size=0.7)
+    for number, (own, names) in enumerate([(right, True), (luckier, False), (np.ones(100, dtype=bool), True)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        pick = on_images(make_record(PICK, latency=0.1, size=0.1), own)
+        [_, row, _] = tables(folder, [pick], [on_images(rival, right)]).rivals
+        assert bool(row.beaten_by) is names, number
+
+
+def test_a_rival_is_not_beaten_by_a_latency_of_another_host(tmp_path: Path) -> None:
+    rival = make_record(rivals(SIZE)["int8 alone"], accuracy=0.1, latency=0.9, size=0.9)
+    pick = make_record(PICK, accuracy=0.5, latency=0.1, size=0.1)
+    for number, (host, beaten) in enumerate([("host", True), ("elsewhere", False)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        timings = [Timing(row=rival.id, latency=ratio(0.9, host=host))]
+        [_, row, _] = tables(folder, [pick], [rival], timings).rivals
+        assert bool(row.beaten_by) is beaten
 
 
 @pytest.mark.parametrize(("size", "sides"), [(640, [480, 320]), (320, [224, 160]), (64, [32]), (32, [])])
@@ -141,7 +259,8 @@ def test_a_model_that_says_nothing_of_its_architecture_is_no_stock_model() -> No
 def test_the_report_has_a_line_for_each_row_and_says_what_is_missing(tmp_path: Path) -> None:
     failed = make_record(OFF["quantization"], state="failed", accuracy=None, reason="broken | in\ntwo")
     done = make_record(OFF["all training"], accuracy=0.1, latency=0.5, size=0.25)
-    found = tables(tmp_path, [make_record(PICK, accuracy=0.5, latency=0.5, size=0.25)], [failed, done])
+    timings = [timing(0.5, 0.5, "all training")]
+    found = tables(tmp_path, [make_record(PICK, accuracy=0.5, latency=0.5, size=0.25)], [failed, done], timings)
     text = contributions_text(found)
     lines = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert lines["all training"].split(" | ")[1:10] == [

@@ -166,6 +166,7 @@ def _rivals(config: StudyConfig, records: Records, found: Contributions | None, 
                 "ms": measured.latency.p50_ms if measured else None,
                 "size": row.values.size_ratio,
                 "mb": row.values.size_bytes / 1e6,
+                "doubts": list(row.values.doubts),
             }
         rows.append(own)
     return rows

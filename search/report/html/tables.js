@@ -100,6 +100,11 @@ function pager(pages) {
   return el("div", { class: "pages" }, step("page-back", "Earlier", -1), `Page ${VIEW.page + 1} of ${pages}`, step("page-on", "Later", 1));
 }
 
+function doubted(rows) {
+  const found = rows.flatMap(([name, doubts]) => [...new Set(doubts)].map((doubt) => `${name}: ${doubt}`));
+  return found.length ? [el("p", { class: "why" }, `To be doubted: ${found.join("; ")}.`)] : [];
+}
+
 function showParts() {
   const holder = byId("parts");
   if (!DATA.contributions) {
@@ -113,22 +118,25 @@ function showParts() {
     const rows = pick.parts.filter((part) => part.state !== "missing").map((part) => {
       if (!part.values) return [part.name, ...Array(6).fill("–"), part.reason];
       const { accuracy, latency, latency_ci, size } = part.brought;
-      const factor = known(latency) ? `×${number(latency)} (${range(latency_ci)})` : "other host";
+      const factor = known(latency) ? `×${number(latency)} (${range(latency_ci)})` : "not timed together";
       return [part.name, number(part.values.accuracy), `×${number(part.values.latency_ratio)}`, `×${number(part.values.size_ratio)}`, signed(accuracy), factor, `×${number(size)}`, part.recipe];
     });
     holder.append(table({
       caption: `${pick.picks.join(", ")}: ${pick.record_id}`, rows: [first, ...rows], numeric: [1, 2, 3, 4, 5, 6],
       header: ["switched off", DATA.metric, "latency", "size", "brings accuracy", "brings latency", "brings size", "recipe"],
     }));
+    const parts = pick.parts.map((part) => [part.name, [...(part.values?.doubts ?? []), ...(part.brought?.doubts ?? [])]]);
+    holder.append(...doubted([["nothing", pick.values.doubts], ...parts]));
     if (missing.length) holder.append(el("p", { class: "why" }, `Not trained: ${missing.join(", ")}. python -m search contributions DIR --pick ${pick.picks[0]} does.`));
   }
   const cells = DATA.rivals.map((own) => (known(own.accuracy)
     ? [own.name, number(own.accuracy), `×${number(own.latency)}`, `×${number(own.size)}`, own.beaten_by.join(", ") || "–"]
     : [own.name, "–", "–", "–", own.reason]));
   holder.append(el("h3", {}, "Simple rivals"), table({
-    caption: "What takes no search. A pick beats a rival if it is no worse in any objective and better in one",
+    caption: "What takes no search. A pick beats a rival if it is no worse in any objective and better in one, both beyond the noise",
     header: ["rival", DATA.metric, "latency", "size", "beaten by"], rows: cells, numeric: [1, 2, 3],
   }));
+  holder.append(...doubted(DATA.rivals.map((own) => [own.name, own.doubts ?? []])));
 }
 
 function showImportance() {
