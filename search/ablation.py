@@ -29,7 +29,7 @@ from search.results import choose, open_study, summary
 from search.storage.hold import held
 from search.store import Store, write_atomically
 from search.study import StudyConfig, check_files
-from search.trial import reason_of, trained_trunk
+from search.trial import reason_unless_fault, trained_trunk
 from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import Export, Recipe
@@ -91,7 +91,8 @@ def measure_contributions(
 ) -> Contributions:
     """Measures what is missing of the rivals and of the parts of ``picks``, and returns the tables of all picks.
 
-    A row that fails is kept with its reason, costs no other, and is tried again by the next call.
+    A row that fails is kept with its reason, costs no other, and is tried again by the next call. What no row is to
+    blame for is raised.
 
     Args:
         config: the study.
@@ -102,6 +103,9 @@ def measure_contributions(
         train: false leaves out what would have to be trained first.
         smaller: the checkpoint of a smaller model that was trained on the same data.
         on_row: hears of every row that was looked at, after the file was written.
+
+    Raises:
+        FaultError: a folder is full or gone, or nothing measures.
     """
     result = summary(config, store, place.folder)
     measured = {record.id: record for record in read_measured(place.folder)}
@@ -206,8 +210,7 @@ def _measured(wanted: _Wanted, latency: MeasureLatency) -> Record | None:
     except NotTrainedError:
         return None
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
-        traceback.print_exc()
-        return record.model_copy(update={"state": "failed", "reason": reason_of(error)})
+        return record.model_copy(update={"state": "failed", "reason": reason_unless_fault(error, place)})
 
 
 def _timed_again(record: Record, place: Workplace, latency: MeasureLatency) -> Record:

@@ -40,6 +40,9 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
         finals: what was measured after it; nothing of that is measured again.
         time_file: times a record's file; what it refuses keeps the figures of the search.
         validate: measures a record's accuracy on a split.
+
+    Raises:
+        FaultError: nothing measures; another call goes on.
     """
     if (baseline := store.baseline) is not None and not _resampled(finals.applied(store).records[baseline.id]):
         finals.append(Final(record_id=baseline.id, accuracy=validate(baseline, "val")))

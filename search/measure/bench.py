@@ -85,7 +85,10 @@ def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
             return cast(Latency, ray.get(pending, timeout=WAITING))
         except GetTimeoutError as error:
             ray.cancel(pending)
-            raise UnansweredError(f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?") from error
+            raise UnansweredError(
+                f"{target.slot} gave no answer in {WAITING:g} s: see that its node is there, then go on with "
+                "`python -m search resume`"
+            ) from error
         except RayTaskError as error:
             raise error.cause from None  # without the traceback of the actor in its text
 

@@ -14,12 +14,14 @@ import torch
 from typer.testing import CliRunner
 
 from search.__main__ import app
-from search.ablation import FILE, measure_contributions, measure_study
+from search.ablation import FILE, measure_contributions, measure_study, read_measured
 from search.artifact import MeasureLatency
 from search.contributions import Contributions, rivals
 from search.digits import make_digits
-from search.errors import UserError
+from search.errors import UnansweredError, UserError
 from search.measure.apart import Apart
+from search.measure.latency import Latency
+from search.measure.pairs import Effort
 from search.prepare import measured_baseline, prepare
 from search.record import Record
 from search.store import Store, write_atomically
@@ -218,6 +220,23 @@ def test_a_row_that_fails_is_a_row_and_is_tried_again(
     assert (row.state, row.values, row.reason) == ("failed", None, "RuntimeError: no such operator")
     assert {row.state for row in rows.values()} == {"complete"}
     assert by_name(measure(config, folder, train=False))["graph rewrites"].state == "complete"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_bench_that_is_gone_is_no_fault_of_a_row(
+    config: StudyConfig, fresh: Path, tmp_path: Path, *, made: bool
+) -> None:
+    """Neither of one that is made for it, nor of the pick, whose file is timed again."""
+    store, place = opened(config, copied(fresh, tmp_path))
+    if not made:
+        store.append(make_record(recipe, accuracy=0.0, size=9.0, latency=9.0) for recipe in rivals(SIZE).values())
+
+    def gone(file: Path, effort: Effort) -> Latency:
+        raise UnansweredError("bench:onnxruntime-cpu gave no answer")
+
+    with pytest.raises(UnansweredError):
+        measure_contributions(config, store, place, gone, train=False)
+    assert {record.state for record in read_measured(place.folder)} <= {"complete"}
 
 
 def test_a_record_of_the_search_whose_file_is_gone_is_taken_as_it_is(
