@@ -264,6 +264,11 @@ def test_disturbed_measurements_count_where_there_are_no_others() -> None:
     assert 0.44 < alone.ratio < 0.45
 
 
+def test_measurements_of_two_machines_are_not_pooled() -> None:
+    other, first, last = (replace(timed(0.4, 0.01), host=host) for host in ("old", "new", "new"))
+    assert pooled([other, replace(first, ratio=0.2), replace(last, ratio=0.2)]).ratio == pytest.approx(0.2)
+
+
 def test_pooled_intervals_hold_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     inside = 0
