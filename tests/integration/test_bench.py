@@ -144,14 +144,18 @@ def test_a_bench_on_another_machine_ends_the_study(bench: Any, tmp_path: Path) -
 
 
 def test_trials_keep_off_the_cores_of_the_benches_on_their_node(bench: Any) -> None:
+    second = QUICK.model_copy(update={"cores": (2,)})
+    elsewhere = QUICK.model_copy(update={"name": "phone", "cores": (0,)})
+
     def kept() -> list[Any]:
         """What two trials one after the other in a process of eight cores keep to."""
         told = list[Any]()
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(os, "sched_getaffinity", lambda pid: told[-1] if told else set(range(8)))
             patched.setattr(os, "sched_setaffinity", lambda pid, cores: told.append(set(cores)))
+            patched.setattr("search.cores.TOPOLOGY", Path("/absent"))
             for _ in range(2):
-                keep_to_cores((TARGET, Target(name="quick", cores=(2,)), Target(name="phone", cores=(0,))))
+                keep_to_cores((TARGET, second, elsewhere))
         return told
 
     run: Any = ray.remote(num_cpus=0)(kept)
