@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from search.rows import RowBench, Wanted
 from search.storage.hold import held
 from search.store import Store, write_atomically
 from search.study import StudyConfig, check_files
-from search.trial import reason_of
+from search.trial import reason_unless_fault
 from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import Export, Recipe
@@ -110,7 +109,8 @@ def measure_contributions(
 ) -> Contributions:
     """Measures what is missing of the rivals and of the parts of ``picks``, and returns the tables of all picks.
 
-    A row that fails is kept with its reason, costs no other, and is tried again by the next call.
+    A row that fails is kept with its reason, costs no other, and is tried again by the next call. What no row is to
+    blame for is raised.
 
     Args:
         config: the study; without a last measurement of its own, every row is timed once.
@@ -121,6 +121,9 @@ def measure_contributions(
         train: false leaves out what would have to be trained first.
         smaller: the checkpoint of a smaller model that was trained on the same data.
         on_row: hears of every row each time that it was looked at, after the file was written.
+
+    Raises:
+        FaultError: a folder is full or gone, or nothing measures.
     """
     result, kept = summary(config, store, place.folder), _kept(place.folder, store)
     stock = why_no_smaller(_architecture(place.inputs.baseline))
@@ -177,7 +180,11 @@ def _known(wanted: Wanted, store: Store, kept: _Kept) -> Record | None:
 
 
 def _looked(wanted: Wanted, bench: RowBench, known: Record | None) -> tuple[Record | None, Timing | None]:
-    """The row's record, None if it would have to be trained and may not, and a timing, None if it can have none now."""
+    """The row's record, None if it would have to be trained and may not, and a timing, None if it can have none now.
+
+    Raises:
+        FaultError: what no row is to blame for.
+    """
     from search.training import NotTrainedError
 
     try:
@@ -185,8 +192,8 @@ def _looked(wanted: Wanted, bench: RowBench, known: Record | None) -> tuple[Reco
     except NotTrainedError:
         return known, None
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base class
-        traceback.print_exc()
-        failed = Record(id=wanted.record_id, recipe=wanted.recipe, state="failed", reason=reason_of(error))
+        reason = reason_unless_fault(error, wanted.place)
+        failed = Record(id=wanted.record_id, recipe=wanted.recipe, state="failed", reason=reason)
         return known or failed, None
 
 

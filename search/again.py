@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from search.artifact import MeasureLatency
-from search.errors import FaultError, MeasurementError, UserError
+from search.errors import MeasurementError, UserError
 from search.final import Final, Finals
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
@@ -42,7 +42,7 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
         validate: measures a record's accuracy on a split.
 
     Raises:
-        UserError: what is no file's fault: nothing can be measured on the target.
+        UserError: what is no file's fault: nothing can be measured on the target, or nothing measures.
     """
     if (baseline := store.baseline) is not None and not _resampled(finals.applied(store).records[baseline.id]):
         finals.append(Final(record_id=baseline.id, accuracy=validate(baseline, "val")))
@@ -52,8 +52,6 @@ def measure_again(config: StudyConfig, store: Records, finals: Finals, time_file
                 if not _resampled(record):
                     finals.append(Final(record_id=record.id, accuracy=validate(record, "val")))
                 finals.append(Final(record_id=record.id, latency=time_file(record)))
-            except FaultError:
-                raise
             except MeasurementError as error:
                 finals.append(Final(record_id=record.id, reason=str(error)))
 

@@ -96,7 +96,7 @@ def _prepared(
         first = starting_recipes(space, image_size=config.image_size)
     trials = _trials_left(config, store, first) if trials is None else trials
     _clear(folder / "cache")
-    with ray_with_benches(config.targets, folder, store, place, searching=trials != 0) as latency_on:
+    with ray_with_benches(config.targets, folder, store, place, searching=trials != 0) as (place, latency_on):
         if trials != 0:
             progress.stage(f"searching {space.name}")
             from search.searcher import StrictOptunaSearch

@@ -13,5 +13,5 @@ class MeasurementError(UserError):
     """A file that cannot be timed, or a way of timing that this machine does not allow."""
 
 
-class UnansweredError(MeasurementError, FaultError):
-    """The bench of a target did not answer: its node is gone, or hangs."""
+class UnansweredError(FaultError):
+    """The bench of a target did not answer, which is no file's fault: its node is gone, or hangs."""

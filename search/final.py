@@ -89,7 +89,7 @@ class Finals:
 def pooled(latencies: Sequence[Latency]) -> Latency:
     """Several measurements of a file as one; milliseconds are those of the last.
 
-    Disturbed ones count only if all are.
+    Disturbed ones count only if all are. Ratios of two machines cannot be compared, so those of the last one's count.
 
     The ratio is the mean of the logarithms, each weighted by the inverse of its variance. If the measurements differ
     from one another by more than their intervals say, the interval is widened by as much (the scale factor of the
@@ -100,6 +100,7 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
     """
     if not latencies:
         raise ValueError("there is no latency to pool")
+    latencies = [latency for latency in latencies if latency.host == latencies[-1].host]
     latencies = [latency for latency in latencies if not latency.disturbed] or latencies
     if len(latencies) == 1:
         return latencies[0]

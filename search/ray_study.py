@@ -8,13 +8,14 @@ import os
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search.artifact import MeasureLatency
+from search.cores import training_cores
 from search.errors import UserError
 from search.hosts import note_hosts
-from search.measure.latency import last_cores
 from search.placement import bundle, fitting, refusal
 from search.resources import Resources
 from search.store import Store
@@ -37,28 +38,9 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-CORES = "YOLO_FRONT_TRAINING_CORES"  # of workers on the driver's machine
-SPARE = 4
 LOOK = 1.0  # seconds between two looks at the cluster's nodes
 PATIENCE = 600.0  # seconds that a search waits for a node that holds a trial
 WORKER_VARIABLES = ("YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_VERBOSE", "MPLBACKEND")
-
-
-def training_cores(targets: Sequence[Target]) -> list[int]:
-    """The cores of this machine that trials keep to, away from those that measurements are pinned to.
-
-    Empty, which is all, where a machine has fewer than four cores to spare, or says nothing of cores.
-    """
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    measuring = {core for target in targets for core in target.cores or last_cores(target.threads)}
-    rest = [core for core in usable if core not in measuring]
-    return rest if len(rest) >= SPARE and len(rest) < len(usable) else []
-
-
-def keep_to_cores() -> None:
-    """Keeps this worker to the cores for trials, if the driver set any apart."""
-    if text := os.environ.get(CORES):
-        os.sched_setaffinity(0, [int(core) for core in text.split(",")])
 
 
 def prepare_environment() -> None:
@@ -172,8 +154,9 @@ def check_nodes(targets: Sequence[Target], resources: Resources) -> None:
 @contextmanager
 def ray_with_benches(
     targets: Sequence[Target], folder: Path, store: Store, place: Workplace, *, searching: bool = True
-) -> Generator[dict[str, MeasureLatency]]:
-    """Yields what times a file on each target, by its name; the baseline is measured if it was not.
+) -> Generator[tuple[Workplace, dict[str, MeasureLatency]]]:
+    """Yields the place, which knows who measures, and what times a file on each target, by its name; the baseline is
+    measured if it was not.
 
     To measure fronts again only the main target is needed: on another one that no node measures for, it refuses.
 
@@ -182,18 +165,21 @@ def ray_with_benches(
     """
     import ray
 
-    from search.measure.bench import remote_latency, start_benches
+    from search.measure.bench import bench_host, remote_latency, start_benches
     from search.prepare import measured_baseline
 
     _start_ray(targets)
     try:
         benches, refusals = start_benches(targets, needed=len(targets) if searching else 1)
-        hosts = ray.get([bench.host.remote() for bench in benches.values()])
-        note_hosts(folder, store, dict(zip(benches, hosts, strict=True)))
-        latency_on = refusals | {t.name: remote_latency(place.baseline(t), t) for t in targets if t.name in benches}
+        own = [target for target in targets if target.name in benches]  # an actor goes with the last handle
+        hosts = {target.name: bench_host(target) for target in own}
+        note_hosts(folder, store, hosts)
+        place = replace(place, hosts={name: host.id for name, host in hosts.items()})
+        latency_on = refusals | {t.name: remote_latency(place.baseline(t), t, place.hosts[t.name]) for t in own}
         if store.baseline is None:
             store.append([measured_baseline(place, latency_on)])
-        yield latency_on
+        yield place, latency_on
+        del benches
     finally:
         ray.shutdown()
 
@@ -206,8 +192,6 @@ def _start_ray(targets: Sequence[Target]) -> None:
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     joins = "RAY_ADDRESS" in os.environ
     cores = [] if joins else training_cores(targets)
-    if cores:
-        variables[CORES] = ",".join(map(str, cores))
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"),
         include_dashboard=None if joins else False,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from spaces.recipe import Recipe
 class Workplace:
     """Where trials of a study work; the same for all of them. Paths are absolute.
 
-    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format. ``token`` tells the
-    folder from another of the same path, on a machine that does not see it.
+    ``others`` are the study's further targets, ``baselines`` the uncompressed model by format, ``hosts`` the ids of the
+    machines that measure by target. ``token`` tells the folder from another of the same path, on a machine that does
+    not see it.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Workplace:
     baselines: dict[str, Path]
     baseline_recipe: Recipe
     others: tuple[Target, ...] = ()
+    hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     trial_minutes: float | None = None
     rungs: RungSettings | None = None
     token: str = ""

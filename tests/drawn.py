@@ -22,7 +22,7 @@ SECONDS = 3.0  # in which a report of that many records is there
 def finished(records: Sequence[Record]) -> list[tuple[float, float, float]]:
     """Latency ratio, accuracy and milliseconds of each finished record, from the study's own file."""
     return [
-        (r.measurement.latency.ratio, r.measurement.accuracy.value, r.measurement.latency.p50_ms)
+        (r.measurement.latency.ratio, r.measurement.accuracy.value, r.measurement.latency.quiet_ms)
         for r in records
         if r.state == "complete" and r.measurement and r.measurement.accuracy
     ]

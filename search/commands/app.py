@@ -22,7 +22,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DATA = "Ultralytics data.yaml, or for classification a folder with train/<class>/ and val/<class>/"
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and one line at the end.")]
-MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", min=0, help="Only what is as fast (median).")]
+MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", min=0, help="Only what is as fast, undisturbed.")]
 MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Only what is as small.")]
 MaxDrop = Annotated[float | None, typer.Option("--max-drop", min=0, max=1, help="Of accuracy; 0.01 is a point.")]
 Devices = Annotated[

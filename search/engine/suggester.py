@@ -187,7 +187,7 @@ class Suggester:
         return Limits.of(
             self._config.constraints,
             accuracy=accuracy,
-            latency_ms=measured.latency.p50_ms / measured.latency.ratio,
+            latency_ms=measured.latency.quiet_ms / measured.latency.ratio,
             size_mb=measured.size_bytes / 1e6,
         )
 

@@ -161,7 +161,7 @@ class Follower:
                 "accuracy_ci": told["accuracy_ci"],
                 "latency": told["latency_ratio"],
                 "latency_ci": told["latency_ratio_ci"],
-                "ms": told["latency_ms_p50"],
+                "ms": told["latency_ms_quiet"],
                 "size": told["size_ratio"],
                 "mb": told["size_bytes"] / 1e6,
             },

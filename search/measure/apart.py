@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.measure.batched import rewritten
-from search.measure.host import host_info
+from search.measure.host import HostInfo, host_info
 from search.measure.latency import Latency, usable_cores
 from search.measure.pairs import Effort
 from search.measure.profile import Profile, profile_from
@@ -43,6 +44,11 @@ class Apart:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @cached_property
+    def host(self) -> HostInfo:
+        """This machine; looked at once, since a driver that is slow to answer would make it another one."""
+        return host_info(self._target.as_runtime)
 
     def measure(
         self,
@@ -85,7 +91,7 @@ class Apart:
                 "batch": target.batch,
             }
             answer = self._worker.ask(request, about=candidate, seconds=seconds)
-        latency = Latency(**answer["latency"] | {"host": host_info(target.as_runtime).id})
+        latency = Latency(**answer["latency"] | {"host": self.host.id})
         return latency if still or not target.pauses_training else replace(latency, doubts=(*latency.doubts, NOISY))
 
     def profile(

@@ -1,7 +1,9 @@
 """One exclusive slot for measuring latency: a Ray actor for each target, which takes one request at a time.
 
 It runs on a node that offers the target's slot, a custom resource (``bench:onnxruntime-cpu``), so that a study can
-train anywhere and still measure on the device that counts. Files travel with the request.
+train anywhere and still measure on the device that counts. Files travel with the request. Each study of a cluster has
+actors of its own, with its own code and its own keys of the target; on one machine all of them take turns, by a lock
+(search/measure/quiet.py).
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ import ray
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from search.artifact import MeasureLatency
-from search.errors import MeasurementError, UnansweredError, UserError
+from search.errors import FaultError, MeasurementError, UnansweredError, UserError
 from search.measure.apart import Apart
-from search.measure.host import HostInfo, host_info
+from search.measure.host import HostInfo
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
 from search.measure.parcel import Parcel, pack
 from search.target import Target
 
 WAITING = 3600.0  # seconds that a request waits for its answer, with those that are before it
+SHARE = 0.01  # of a slot: it says where the actor may be, and is no lock, or a second study would wait for the first
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -37,12 +40,12 @@ class Bench:
     """
 
     def __init__(self, target: Target) -> None:
-        self._target, self._apart = target, Apart(target)
+        self._apart = Apart(target)
         self._folder = tempfile.TemporaryDirectory(prefix="yolo-front-bench-")
 
     def host(self) -> HostInfo:
         """The machine that it measures on."""
-        return host_info(self._target.as_runtime)
+        return self._apart.host
 
     def measure(self, candidate: Parcel, baseline: Parcel, effort: Effort) -> Latency:
         """The candidate's latency beside the baseline's; see ``Apart.measure``. Refusals name files without folders."""
@@ -69,7 +72,7 @@ def start_bench(target: Target) -> Any:
             f"no node of the cluster measures for {target.name}: start Ray on the device that counts with "
             f"--resources='{{\"{slot}\": 1}}'; nodes offer {', '.join(offered) or 'no bench at all'}"
         )
-    return Bench.options(name=slot, get_if_exists=True, resources={slot: 1}).remote(target)
+    return Bench.options(name=slot, get_if_exists=True, resources={slot: SHARE}).remote(target)
 
 
 def start_benches(targets: Sequence[Target], *, needed: int) -> tuple[dict[str, Any], dict[str, MeasureLatency]]:
@@ -94,23 +97,52 @@ def _refuse(error: UserError, file: Path, effort: Effort) -> Latency:
     raise error
 
 
-def remote_latency(baseline: Path, target: Target) -> MeasureLatency:
+def bench_host(target: Target) -> HostInfo:
+    """The machine that the target's actor measures on.
+
+    Raises:
+        UnansweredError: no answer within the hour.
+    """
+    return cast(HostInfo, _answer(ray.get_actor(target.slot).host.remote(), target.slot))
+
+
+def remote_latency(baseline: Path, target: Target, host: str) -> MeasureLatency:
     """A function (file, effort) that has the target's actor measure, waiting for its turn.
+
+    Args:
+        baseline: the file that it measures beside.
+        target: whose actor it is.
+        host: the id of the machine that the study is measured on.
 
     Raises:
         MeasurementError: from the function, as the actor does.
         UnansweredError: from the function: no answer within the hour.
+        FaultError: from the function: the actor was started anew, on a machine that cannot be compared.
     """
     bench, reference = ray.get_actor(target.slot), ray.put(pack(baseline))
 
     def measure(file: Path, effort: Effort) -> Latency:
-        pending = bench.measure.remote(pack(file), reference, effort)
-        try:
-            return cast(Latency, ray.get(pending, timeout=WAITING))
-        except GetTimeoutError as error:
-            ray.cancel(pending)
-            raise UnansweredError(f"{target.slot} gave no answer in {WAITING:g} s; is its node still there?") from error
-        except RayTaskError as error:
-            raise error.cause from None  # without the traceback of the actor in its text
+        latency = cast(Latency, _answer(bench.measure.remote(pack(file), reference, effort), target.slot))
+        if latency.host != host:
+            raise FaultError(
+                f"{target.slot} measures on another machine now ({latency.host}, before {host}), and their latencies "
+                "cannot be compared: let no machine but the first one offer it, then go on with "
+                "`python -m search resume`"
+            )
+        return latency
 
     return measure
+
+
+def _answer(pending: Any, slot: str) -> Any:
+    """What an actor answers; what it raises, without its traceback in the text."""
+    try:
+        return ray.get(pending, timeout=WAITING)
+    except GetTimeoutError as error:
+        ray.cancel(pending)
+        raise UnansweredError(
+            f"{slot} gave no answer in {WAITING:g} s: see that its node is there, then go on with "
+            "`python -m search resume`"
+        ) from error
+    except RayTaskError as error:
+        raise error.cause from None

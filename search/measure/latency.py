@@ -47,7 +47,8 @@ class Latency:
     Times are of one run, candidate's and baseline's alike, which has `batch` pictures; `fps` is pictures a second.
     `ratio` is candidate over baseline, so 0.5 is twice as fast; `ratio_low` and `ratio_high` bound it with
     95 % confidence. `cores` are the ones the measurement was pinned to, None when it was not pinned. `waiting` is the
-    share of the wall time in which other work held the core: milliseconds are too long by it, the ratio is not.
+    share of the baseline's wall time in which other work held the core: milliseconds are too long by it, but for
+    `quiet_ms`, and the ratio is not.
     `sessions` is how often both models were loaded for it, and `cold_start_ms` how long the candidate's loading took.
     `disturbed` says that others used the machine's memory for most of the time (search/measure/witness.py).
     `runtime` names what ran the candidate, with its version, and `host` the machine; both are empty in records of old.
@@ -79,6 +80,16 @@ class Latency:
         if self.cores is not None:  # JSON has no tuples: a record read back gives a list
             object.__setattr__(self, "cores", tuple(self.cores))
         object.__setattr__(self, "doubts", tuple(self.doubts))
+
+    @property
+    def quiet_ms(self) -> float:
+        """Milliseconds of a run while nobody else has the core, which is what limits in milliseconds are about.
+
+        An estimate: the baseline's median without its `waiting`, times the ratio. A short run waits seldom and then for
+        long, so `waiting` cannot be taken off its own median. What a neighbour costs by other means than the core, as
+        the memory or its other hardware thread, is still in it; by the wall clock, all that it costs.
+        """
+        return self.ratio * self.baseline_p50_ms * (1 - self.waiting)
 
 
 def measure_latency(

@@ -50,7 +50,7 @@ def _row(member: dict[str, Any], pick: str) -> tuple[str, ...]:
         f"{member['accuracy_drop']:+.3f}{plus_minus(member['accuracy_drop_ci'])}",
         f"×{member['latency_ratio']:.3f}",
         f"{low:.3f}–{high:.3f}",
-        f"{member['latency_ms_p50']:.2f}",
+        f"{member['latency_ms_quiet']:.2f}",
         f"×{member['size_ratio']:.3f}",
         f"{member['size_bytes'] / 1e6:.2f}",
         member["record_id"],

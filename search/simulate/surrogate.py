@@ -138,7 +138,7 @@ class World:
         assert baseline is not None
         ratio, size = float(np.exp(self._latency(row)[0])), float(np.exp(self._size(row)[0]))
         ratio *= math.exp(LATENCY_NOISE * self._dice(leaf.id, 1).normal())
-        p50 = baseline.latency.p50_ms * ratio
+        p50 = baseline.latency.quiet_ms * ratio
         return Measurement(
             accuracy=self._leaf_accuracy(leaf) if accuracy else None,
             latency=Latency(
@@ -148,7 +148,7 @@ class World:
                 ratio=ratio,
                 ratio_low=ratio * (1 - 2 * LATENCY_NOISE),
                 ratio_high=ratio * (1 + 2 * LATENCY_NOISE),
-                baseline_p50_ms=baseline.latency.p50_ms,
+                baseline_p50_ms=baseline.latency.quiet_ms,
                 runs=150,
                 threads=1,
                 clock="thread-cpu",

@@ -20,7 +20,7 @@ from search.ablation import FILE, measure_contributions, measure_study
 from search.artifact import MeasureLatency
 from search.contributions import Contributions, rivals
 from search.digits import make_digits
-from search.errors import MeasurementError, UserError
+from search.errors import MeasurementError, UnansweredError, UserError
 from search.measure.apart import Apart
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
@@ -327,6 +327,25 @@ def test_a_row_that_fails_is_a_row_and_is_tried_again(
     assert (row.state, row.values, row.reason) == ("failed", None, "RuntimeError: no such operator")
     assert {row.state for row in rows.values()} == {"complete"}
     assert by_name(measure(config, folder, Host(), train=False))["graph rewrites"].state == "complete"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_bench_that_is_gone_is_no_fault_of_a_row(
+    config: StudyConfig, fresh: Path, tmp_path: Path, *, made: bool
+) -> None:
+    """Neither of one that is made for it, nor of the pick, whose file is timed again."""
+    store, place = opened(config, copied(fresh, tmp_path))
+    if not made:
+        store.append(make_record(recipe, accuracy=0.0, size=9.0, latency=9.0) for recipe in rivals(SIZE).values())
+
+    def gone(file: Path, effort: Effort) -> Latency:
+        raise UnansweredError("bench:onnxruntime-cpu gave no answer")
+
+    with pytest.raises(UnansweredError):
+        measure_contributions(config, store, place, gone, train=False)
+    path = place.folder / FILE
+    kept = Contributions.model_validate_json(path.read_text(encoding="utf-8")).measured if path.is_file() else ()
+    assert {record.state for record in kept} <= {"complete"}
 
 
 def test_a_record_of_the_search_whose_file_is_gone_is_taken_as_it_is(

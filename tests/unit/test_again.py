@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from search.again import measure_again, measure_test, patient
+from search.errors import UnansweredError
 from search.final import Final, Finals, pooled
 from search.measure.latency import Latency, MeasurementError
 from search.noise import latency_differences
@@ -154,6 +155,20 @@ def test_a_file_that_cannot_be_timed_keeps_the_figures_of_the_search(tmp_path: P
     assert ratios == [pytest.approx(0.21, rel=0.005), 0.4]
 
 
+def test_a_bench_that_is_gone_is_no_fault_of_a_file(tmp_path: Path) -> None:
+    """It ends the last step, which goes on when the bench is back; a reason would stay for good."""
+    store, bench = stored(tmp_path, [searched("a", 0.5, 0.2), searched("b", 0.6, 0.4)]), Bench({"a": 0.2, "b": 0.4}, 0)
+
+    def gone(record: Record) -> Latency:
+        raise UnansweredError("bench:onnxruntime-cpu gave no answer")
+
+    with pytest.raises(UnansweredError):
+        measure_again(study(), store, Finals(tmp_path), gone, no_accuracy)
+    assert Finals(tmp_path).all == []
+    measure_again(study(), store, Finals(tmp_path), bench, no_accuracy)
+    assert bench.calls == {"a": 2, "b": 2}
+
+
 def test_accuracies_without_resamples_are_measured_again(tmp_path: Path) -> None:
     old = make_record(Recipe(image_size=64), accuracy=0.5, latency=0.5, record_id="old")
     store = stored(tmp_path, [old, searched("new", 0.6, 0.6)])
@@ -221,6 +236,11 @@ def test_disturbed_measurements_count_where_there_are_no_others() -> None:
     alone = pooled([replace(second, disturbed=True), replace(third, disturbed=True)])
     assert alone.disturbed
     assert 0.44 < alone.ratio < 0.45
+
+
+def test_measurements_of_two_machines_are_not_pooled() -> None:
+    other, first, last = (replace(timed(0.4, 0.01), host=host) for host in ("old", "new", "new"))
+    assert pooled([other, replace(first, ratio=0.2), replace(last, ratio=0.2)]).ratio == pytest.approx(0.2)
 
 
 def test_pooled_intervals_hold_the_truth_as_often_as_they_say() -> None:

@@ -51,6 +51,15 @@ def test_what_cannot_be_measured_is_said_as_here(apart: Apart, quick: Path, tmp_
     assert apart.measure(quick, baseline=quick).ratio == pytest.approx(1, abs=0.3)
 
 
+def test_the_machine_stays_the_same_when_its_driver_is_slow(
+    apart: Apart, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nvidia-smi` may not answer in time; without its cards the machine would be another one."""
+    answers = iter([(("a card",), ""), ((), "nvidia-smi failed: it timed out")])
+    monkeypatch.setattr("search.measure.host.list_gpus", lambda: next(answers))
+    assert apart.measure(quick, baseline=quick).host == apart.measure(quick, baseline=quick).host == apart.host.id
+
+
 def test_a_model_that_hangs_is_left_after_its_time(apart: Apart, quick: Path, tmp_path: Path) -> None:
     endless = save_loop(tmp_path / "endless.onnx", 10**15)
     start = time.monotonic()

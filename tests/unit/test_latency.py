@@ -1,7 +1,7 @@
 import json
 import os
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from search.measure.latency import Latency, measure_latency
 from search.measure.pairs import Effort
 from search.runtimes.onnx_runtime import open_onnx
 from search.runtimes.session import Runtime
+from spaces.recipe import Recipe
+from tests.fakes import make_record
 
 
 def save_convolutions(
@@ -120,6 +122,15 @@ def test_milliseconds_agree_with_one_another_and_survive_json(models: dict[str, 
     assert latency.fps == pytest.approx(1000 / latency.p50_ms)
     assert latency.p50_ms < latency.baseline_p50_ms
     assert Latency(**json.loads(json.dumps(asdict(latency)))) == latency
+
+
+def test_others_time_is_taken_off_by_what_it_cost_the_baseline() -> None:
+    """The baseline waited for half of its 20 ms. How long a short run waited is chance: its own median says little."""
+    made = make_record(Recipe(image_size=64), latency=0.3).measurement
+    assert made is not None
+    assert made.latency.quiet_ms == pytest.approx(made.latency.p50_ms)
+    for p50 in (3.0, 6.0, 9.0):
+        assert replace(made.latency, p50_ms=p50, baseline_p50_ms=20.0, waiting=0.5).quiet_ms == pytest.approx(3.0)
 
 
 def test_pinning_is_kept_to_the_measurement(models: dict[str, Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -86,6 +87,10 @@ def test_violations_are_in_the_limits_units() -> None:
     untrained = make_record(recipe(0.5), accuracy=None, latency=0.4, state="screened")
     assert violations(untrained, make_baseline(), limits).keys() == found.keys() - {"accuracy drop"}
     assert violations(record, make_baseline(), Constraints()) == {}
+    assert record.measurement is not None
+    busy = replace(record.measurement.latency, p50_ms=8.0, baseline_p50_ms=20.0, waiting=0.5)
+    loaded = record.model_copy(update={"measurement": record.measurement.model_copy(update={"latency": busy})})
+    assert violations(loaded, make_baseline(), limits) == pytest.approx(found)  # others' time is not the file's
 
 
 def test_constraints_reach_optuna(space: Space) -> None:

@@ -20,17 +20,20 @@ ACCURACY_SIZE: tuple[Objective, ...] = ("accuracy", "size")
 ALL: tuple[Objective, ...] = ("accuracy", "latency", "size")
 
 
-def screened(bar: Bar, *, ratio: float = 0.5, low: float | None = None, size: float = 0.5) -> str | None:
-    """The reason for a recipe at this latency (20 ms at ratio 1) and size (10 MB at ratio 1)."""
+def screened(
+    bar: Bar, *, ratio: float = 0.5, low: float | None = None, size: float = 0.5, waiting: float = 0.0
+) -> str | None:
+    """The reason for a recipe at this latency (20 ms at ratio 1, of a core that others left) and size (10 MB)."""
     low = 0.96 * ratio if low is None else low
     latency = Latency(
-        p50_ms=20 * ratio,
-        p95_ms=22 * ratio,
+        p50_ms=20 * ratio / (1 - waiting),
+        p95_ms=22 * ratio / (1 - waiting),
         fps=50 / ratio,
         ratio=ratio,
         ratio_low=low,
         ratio_high=1.04 * ratio,
-        baseline_p50_ms=20.0,
+        baseline_p50_ms=20.0 / (1 - waiting),
+        waiting=waiting,
         runs=50,
         threads=1,
         clock="thread-cpu",
@@ -69,6 +72,13 @@ def test_nothing_is_screened_without_limits_and_rivals() -> None:
 )
 def test_limits(limits: dict[str, Any], ratio: float, reason: str | None) -> None:
     assert screened(bar(**limits), ratio=ratio, size=0.5) == reason
+
+
+def test_milliseconds_in_which_others_had_the_core_do_not_count() -> None:
+    """Half of the 24 ms went by waiting; a recipe that is screened is never tried again."""
+    assert screened(bar(max_latency_ms=12), ratio=0.6, waiting=0.5) is None
+    reason = screened(bar(max_latency_ms=10), ratio=0.6, waiting=0.5)
+    assert reason == "latency in ms 12 is over the limit 10"
 
 
 def test_a_limit_counts_though_it_is_no_objective() -> None:
