@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from search.final import Finals
+from search.record import Record
+from search.report.doubts import doubt_sentences
 from search.report.tables import how_sure
 from search.store import Store
 
@@ -57,7 +59,7 @@ def _again(result: dict[str, Any], store: Store, folder: Path) -> list[str]:
     """Ratios of the search beside those that replaced them, and what went wrong with some."""
     finals = Finals(folder)
     front = {member["record_id"] for member in result["front"]}
-    rows, troubles = list[str](), list[str]()
+    rows, again = list[str](), list[Record]()
     for record in finals.applied(store).searched:
         searched, measured = store.records[record.id].measurement, record.measurement
         if measured is None or searched is None or measured.latency == searched.latency:
@@ -68,7 +70,8 @@ def _again(result: dict[str, Any], store: Store, folder: Path) -> list[str]:
             f"| {latency.ratio_low:.3f}–{latency.ratio_high:.3f} "
             f"| {finals.timed[record.id]} | {'yes' if record.id in front else 'no'} |"
         )
-        troubles += [f"- Still to be doubted: {record.id}: {doubt}." for doubt in latency.doubts]
+        again.append(record)
+    troubles = [f"- Still to be doubted: {sentence}" for sentence in doubt_sentences(again)]
     troubles += [f"- {name} could not be measured again: {reason}" for name, reason in finals.failures().items()]
     table = [_AGAIN, "", "| record | search | again | interval | times | front |", "| --- " * 6 + "|", *rows]
     return [*(["", *table] if rows else []), *(["", *troubles] if troubles else [])]
