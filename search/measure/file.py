@@ -62,6 +62,7 @@ def measure_file(
         "warmup": latency.warmup,
         "clock": latency.clock,
         "waiting": latency.waiting,
+        "disturbed": latency.disturbed,
         "doubts": [*latency.doubts, *(more.doubts if more else ())],
         "target": target.name,
         "runtime": latency.runtime,

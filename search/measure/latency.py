@@ -19,25 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from search.errors import MeasurementError
-from search.measure.pairs import (
-    USUAL,
-    Clock,
-    ClockName,
-    Effort,
-    Run,
-    Series,
-    ThreadClock,
-    WallClock,
-    doubts,
-    time_pairs,
-    waiting,
-)
-from search.measure.witness import Witness
+from search.measure.doubts import doubts, unsteady, waiting
+from search.measure.pairs import USUAL, Clock, ClockName, Effort, Run, Series, ThreadClock, WallClock, time_pairs
+from search.measure.witness import Rest, Witness
 from search.runtimes.session import Runtime, checked, made_up
 from search.runtimes.table import described, open_session
 
 ONNX_CPU = Runtime()
-ATTEMPTS = 2  # of a measurement that gives reason to doubt it
+ATTEMPTS = 2  # of a measurement whose baseline was unsteady
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +39,7 @@ class Latency:
     share of the baseline's wall time in which other work held the core: milliseconds are too long by it, but for
     `quiet_ms`, and the ratio is not.
     `sessions` is how often both models were loaded for it, and `cold_start_ms` how long the candidate's loading took.
-    `disturbed` says that others used the machine's memory for most of the time (search/measure/witness.py).
+    `disturbed` says that others used the machine's memory for too much of the time (search/measure/witness.py).
     `runtime` names what ran the candidate, with its version, and `host` the machine; both are empty in records of old.
     `doubts` are sentences on why these numbers should be taken again; there are none in a good measurement.
     """
@@ -105,7 +94,8 @@ def measure_latency(
 ) -> Latency:
     """Times two model files in turn, each on a fixed random input of its own input shape.
 
-    A measurement that gives reason to doubt it is made a second time, and the one with fewer doubts is returned.
+    If the baseline was unsteady, the measurement is made a second time, and the one with fewer doubts is returned.
+    Other doubts would be the same then.
 
     Args:
         candidate: the model in question.
@@ -135,12 +125,13 @@ def measure_latency(
     with pinned(last_cores(threads) if cores is None else cores) as taken:
         ours, theirs = _Model(candidate, runtime, seed), _Model(baseline, baseline_runtime or runtime, seed)
         clock = clock_of(runtime, baseline_runtime or runtime)
-        found: list[Latency] = []
-        while len(found) < ATTEMPTS and (not found or found[-1].doubts):
+        found: list[Series] = []
+        while len(found) < ATTEMPTS and (not found or unsteady(found[-1])):
             openers, own_seed = (ours.open, theirs.open), seed + len(found)
-            series = time_pairs(openers, effort, threads=threads, witness=_witness(), seed=own_seed, clock=clock)
-            found.append(_latency(series, runtime, taken, batch))
-    return min(found, key=lambda latency: len(latency.doubts))
+            series = time_pairs(openers, effort, threads=threads, witness=_witness(taken), seed=own_seed, clock=clock)
+            found.append(series)
+    measured = [_latency(series, effort, runtime, taken, batch) for series in found]
+    return min(measured, key=lambda latency: len(latency.doubts))
 
 
 def clock_of(*runtimes: Runtime) -> Clock:
@@ -149,9 +140,9 @@ def clock_of(*runtimes: Runtime) -> Clock:
 
 
 @cache
-def _witness() -> Witness:
-    """The one of this process: the longer it looks, the better it knows what rest is."""
-    return Witness()
+def _witness(cores: tuple[int, ...] | None) -> Witness:
+    """The one of this process on these cores: the longer it looks, the better it knows what rest is."""
+    return Witness(rest=Rest(cores))
 
 
 class _Model:
@@ -165,7 +156,7 @@ class _Model:
         return checked(open_session(self._path, self._runtime).bind(self._arrays), self._path)
 
 
-def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None, batch: int) -> Latency:
+def _latency(series: Series, effort: Effort, runtime: Runtime, cores: tuple[int, ...] | None, batch: int) -> Latency:
     ratio, low, high = series.ratio()
     p50, p95 = (float(value) for value in np.percentile(series.wall[:, 0], [50, 95]))
     return Latency(
@@ -184,7 +175,7 @@ def _latency(series: Series, runtime: Runtime, cores: tuple[int, ...] | None, ba
         cold_start_ms=float(np.median(series.loading[:, 0])),
         warmup=series.warmup,
         waiting=waiting(series),
-        doubts=doubts(series),
+        doubts=doubts(series, effort),
         disturbed=series.disturbed,
         runtime=described(runtime),
         batch=batch,

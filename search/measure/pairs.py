@@ -1,10 +1,10 @@
-"""Two things timed in turn until their ratio is known well enough, and how far these times can be trusted.
+"""Two things timed in turn until their ratio is known well enough.
 
 A pair is one run of each, in random order, so that what slows both down cancels in the pair's ratio. Both are loaded
 anew for every session of a few pairs (search/measure/ratio.py says why). Timing ends when the interval of the ratio is
 narrow enough. The stopping rule looks at the width of the interval and never at the ratio itself, so it favours no
 result. Sessions in which somebody else used the memory do not count, where there are others
-(search/measure/witness.py).
+(search/measure/witness.py). A session of a slow model has fewer pairs, so that its time is enough for several.
 
 Each run finds the other model's weights in the caches, so both are timed as behind a picture that was just decoded and
 scaled, and not as in a loop of their own: there a small model is up to a quarter faster on a quiet machine, but not on
@@ -29,14 +29,14 @@ Run = Callable[[], object]
 Opener = Callable[[], Run]  # loads a model and returns what runs it once
 Pair = tuple[Run, Run]  # the candidate's run and the baseline's
 
-LEAST = 10  # sessions before the interval is believed
+LEAST = 10  # sessions before the interval is believed, and a slow model's are shorter so that it has as many
+FEWEST = 3  # sessions that tell how far sessions differ
 PAIRS = 10  # of a session
+FEWEST_PAIRS = 2
 WINDOW, STILL = 5, 0.05  # times stand still when medians of so many runs change by less than this share
 LONGEST_WARMUP = 60  # pairs of the first session
 REWARM = 5  # pairs of the others, whose memory is new: until then small models are some percent slower or faster
-DRIFT = 0.05  # share by which the baseline may change from the first third of a measurement to the last
 CALM = 0.25  # share of the sessions that must be calm for the others not to count; else waiting would take too long
-SPREAD = 0.15  # of the baseline: half of its runs may differ from one another by this share
 
 
 class Clock(Protocol):
@@ -88,7 +88,7 @@ class Effort:
     @property
     def pairs(self) -> int:
         """Pairs of a session: fewer where there are few runs, so that there are sessions enough."""
-        return min(PAIRS, max(2, self.runs // LEAST))
+        return min(PAIRS, max(FEWEST_PAIRS, self.runs // LEAST))
 
 
 USUAL = Effort()
@@ -100,7 +100,7 @@ class Series:
 
     ``session`` has the number of each pair's session, ``loading`` the wall time that it took to load the two models
     in each session, in ms: shape (sessions, 2), and ``memory`` what the witness saw before it: shape (sessions,).
-    ``disturbed`` says that it saw others at work in most of the sessions, so that all count.
+    ``disturbed`` says that it saw others at work in so many sessions that all count.
     """
 
     wall: Floats
@@ -122,9 +122,9 @@ class Series:
         return paired_ratio(self.chosen[:, 0], self.chosen[:, 1], self.session)
 
     def undisturbed(self, witness: Witness, most: int) -> Series:
-        """The pairs of the calm sessions alone; the latest ``most`` of all sessions, if hardly any is calm."""
+        """The pairs of the calm sessions alone; the latest ``most`` of all sessions, if too few are calm."""
         calm = witness.calm(self.memory)
-        if calm.mean() < CALM:
+        if calm.sum() < min(len(calm), max(FEWEST, CALM * len(calm))):
             return replace(self._only(np.arange(len(self.wall)) >= len(self.wall) - most), disturbed=True)
         return self._only(calm[self.session])
 
@@ -182,22 +182,23 @@ def time_pairs(
         clock: ``ThreadClock``, if not given.
     """
     own: Clock = clock or ThreadClock()
-    deadline = own.wall() + round(effort.seconds * 1e9)
+    share = round(effort.seconds / LEAST * 1e9)  # of a session, from when both are loaded
+    deadline = own.wall() + LEAST * share
     rng = np.random.default_rng(seed)
     log, counted = _Log([], [], [], []), 0
     while True:
         log.memory.append(witness.look())
         pair = _open(openers, log, own)
+        end = own.wall() + share
         if len(log.loading) == 1:
-            log.warmup = warm_up(pair, own, deadline)
+            log.warmup = warm_up(pair, own, end)
         else:
-            for _ in range(REWARM):
-                _time_pair(pair, 0, own)
+            _warm_again(pair, own, end - share // 2)
         count = min(effort.pairs, effort.runs - counted)
-        for first in rng.permutation(np.arange(count) % 2):
+        for number, first in enumerate(rng.permutation(np.arange(count) % 2), 1):
             log.times.append(_time_pair(pair, int(first), own))
             log.sessions.append(len(log.loading) - 1)
-            if len(log.times) >= 2 and own.wall() >= deadline:  # a slow model does not fill a session
+            if number >= FEWEST_PAIRS and own.wall() >= min(end, deadline):
                 break
         series = log.series(threads, own.name).undisturbed(witness, effort.runs)
         counted = len(series.wall)
@@ -227,7 +228,7 @@ def _nothing() -> None:
 def warm_up(pair: Pair, clock: Clock, deadline: int) -> int:
     """Runs both in turn until their wall times stand still; returns how often. First runs allocate and fill caches."""
     walls: list[tuple[float, float]] = []
-    while len(walls) < LONGEST_WARMUP and (len(walls) < WINDOW or clock.wall() < deadline):
+    while len(walls) < LONGEST_WARMUP and (not walls or clock.wall() < deadline):
         (ours, _), (theirs, _) = _time_pair(pair, 0, clock)
         walls.append((ours, theirs))
         if len(walls) >= 2 * WINDOW:
@@ -237,27 +238,11 @@ def warm_up(pair: Pair, clock: Clock, deadline: int) -> int:
     return len(walls)
 
 
-def doubts(series: Series) -> tuple[str, ...]:
-    """What speaks against these times, in sentences; the baseline, which is always the same file, is the witness."""
-    found: list[str] = []
-    own = series.chosen[:, 1]
-    third = max(1, len(own) // 3)
-    drift = float(np.median(own[-third:]) / np.median(own[:third]) - 1)
-    if abs(drift) > DRIFT:
-        slower = "slower: the processor throttles, or a neighbour came"
-        faster = "faster: a neighbour went, or it was not warm yet"
-        found.append(f"the baseline became {abs(drift):.0%} {slower if drift > 0 else faster}")
-    low, middle, high = np.percentile(own, [25, 50, 75])
-    if (spread := float((high - low) / middle)) > SPREAD:
-        found.append(f"the baseline's own times are spread by {spread:.0%}: a noisy neighbour")
-    return tuple(found)
-
-
-def waiting(series: Series) -> float:
-    """The share of the baseline's wall time in which its thread did not compute; 0 where that cannot be told."""
-    if series.clock == "wall":
-        return 0.0
-    return max(0.0, float(1 - np.median(series.cpu[:, 1] / series.wall[:, 1])))
+def _warm_again(pair: Pair, clock: Clock, deadline: int) -> None:
+    for _ in range(REWARM):
+        _time_pair(pair, 0, clock)
+        if clock.wall() >= deadline:
+            return
 
 
 def _time_pair(pair: Pair, first: int, clock: Clock) -> tuple[tuple[float, float], tuple[float, float]]:

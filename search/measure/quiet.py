@@ -68,11 +68,16 @@ def working() -> Generator[Callable[[], None]]:
             _pauses.clear()
 
 
-@contextmanager
-def _file(name: str) -> Generator[IO[bytes]]:
+def machine_folder() -> Path:
+    """The folder of what all processes of this user on this machine share."""
     folder = Path(tempfile.gettempdir()) / f"yolo-front-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"{name}.lock").open("wb") as file:
+    return folder
+
+
+@contextmanager
+def _file(name: str) -> Generator[IO[bytes]]:
+    with (machine_folder() / f"{name}.lock").open("wb") as file:
         yield file
 
 

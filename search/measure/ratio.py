@@ -11,6 +11,8 @@ environments", 2016, go as far as the minimum).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -19,6 +21,8 @@ Ints = NDArray[np.int64]
 
 QUANTILE = 0.25
 RESAMPLES = 200
+SESSION = 0.019  # standard deviation of a session's ratio, the largest that was measured (docs/adr/011)
+NORMAL975 = 1.959964  # the .975 quantile of the normal distribution
 # Student's t distribution: its .975 quantile at 1, 2, … degrees of freedom; beyond them an expansion.
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
@@ -28,8 +32,8 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None =
 
     The ratio is that of the lower quartiles. The interval is Student's on a logarithmic scale, with the deviation of a
     bootstrap over sessions, in which both runs of a pair stay together: what slows both down widens nothing. Swapping
-    the two series gives exactly the inverse. With one session only, its pairs are resampled: an interval that knows
-    nothing of other sessions.
+    the two series gives exactly the inverse. With one session only, its pairs are resampled, and what sessions of
+    other models were found to differ by is added.
 
     Args:
         ours: shape (n,), positive, any unit.
@@ -45,8 +49,9 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None =
     if not all(np.isfinite(times).all() and (times > 0).all() for times in (one, other)):
         raise ValueError("every time must be positive and finite")
     groups = np.zeros(len(one), dtype=np.int64) if session is None else np.unique(session, return_inverse=True)[1]
+    unknown = 0.0
     if not groups.any():
-        groups = np.arange(len(one))
+        groups, unknown = np.arange(len(one)), NORMAL975 * SESSION
     count = int(groups.max()) + 1
     middle = _log_ratio(one, other, np.ones((1, len(one)), dtype=np.int64))[0]
     width = 0.0
@@ -55,6 +60,7 @@ def paired_ratio(ours: ArrayLike, theirs: ArrayLike, session: ArrayLike | None =
         drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=RESAMPLES)
         deviation = float(np.std(_log_ratio(one, other, drawn[:, groups]))) * (count / (count - 1)) ** 0.5
         width = t975(count - 1) * deviation
+    width = math.hypot(width, unknown)
     ratio, low, high = (float(value) for value in np.exp([middle, middle - width, middle + width]))
     return ratio, low, high
 
@@ -75,6 +81,6 @@ def t975(freedom: int) -> float:
     """The .975 quantile of Student's t distribution, to a thousandth (Abramowitz & Stegun, 26.7.5)."""
     if freedom <= len(T975):
         return T975[freedom - 1]
-    z = 1.959964
+    z = NORMAL975
     terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
     return z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.final import Finals
+from search.record import Record
+from search.report.doubts import doubt_sentences
 from search.report.tables import markdown_table, plus_minus
 from search.store import Records
 from search.tasks.accuracy import value_of
@@ -24,7 +26,7 @@ def again_text(result: Mapping[str, Any], records: Records, finals: Finals) -> s
         finals: what was measured there after it.
     """
     front = {member["record_id"] for member in result["front"]}
-    rows, troubles = list[tuple[str, ...]](), list[str]()
+    rows, again = list[tuple[str, ...]](), list[Record]()
     for record in finals.applied(records).searched:
         searched, measured = records.records[record.id].measurement, record.measurement
         if measured is None or searched is None or measured.latency == searched.latency:
@@ -40,7 +42,8 @@ def again_text(result: Mapping[str, Any], records: Records, finals: Finals) -> s
                 "yes" if record.id in front else "no",
             )
         )
-        troubles += [f"- Still to be doubted: {record.id}: {doubt}." for doubt in latency.doubts]
+        again.append(record)
+    troubles = [f"- Still to be doubted: {sentence}" for sentence in doubt_sentences(again)]
     troubles += _failures(finals.failures(), "could not be measured again")
     table = f"{AGAIN}\n\n{markdown_table(TIMED, rows)}" if rows else ""
     return "\n\n".join(filter(None, [table, "\n".join(troubles)]))

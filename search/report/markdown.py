@@ -9,6 +9,7 @@ from typing import Any
 
 from search.final import Finals
 from search.report.contributions import contributions_section
+from search.report.doubts import doubt_sentences
 from search.report.finals import tested_text
 from search.report.plot import plot_front
 from search.report.quantization import quantization_section
@@ -88,8 +89,6 @@ def measured_sentences(config: StudyConfig, result: dict[str, Any], store: Store
     """What was measured how, with which settings, and where."""
     host = result["host"] or {}
     target = config.target
-    doubts = [(r.id, r.measurement.latency.doubts) for r in store.searched if r.measurement is not None]
-    doubted = [f"{name}: {', '.join(sentences)}" for name, sentences in doubts if sentences]
     versions = ", ".join(f"{name} {version}" for name, version in host.get("packages", {}).items() if version)
     return [
         f"Accuracy: {result['metric']} by Ultralytics' validator on the exported ONNX file, "
@@ -98,7 +97,7 @@ def measured_sentences(config: StudyConfig, result: dict[str, Any], store: Store
         f"{'one picture' if target.batch == 1 else f'{target.batch} pictures'} in a run, at most {target.runs} runs "
         f"each, until the ratio is known to {target.precision:.1%}, interleaved with the FP32 baseline file in one "
         f"process; the ratio is of {'wall time' if target.by_wall_clock else 'CPU time'}, with an interval.",
-        *(f"Repeated, and still to be doubted: {sentence}." for sentence in doubted),
+        *(f"To be doubted: {sentence}" for sentence in doubt_sentences(store.searched)),
         f"Host {host.get('id', '?')}: {host.get('cpu', '?')}, {host.get('usable_cores', '?')} cores.",
         f"Versions: {versions}.",
         f"Data {config.data}, model {config.model}, space {config.space}, sampler {config.sampler}, "

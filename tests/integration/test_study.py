@@ -176,6 +176,7 @@ def test_measure_prints_accuracy_and_the_paired_ratio(finished: Path) -> None:
     assert found["size_ratio"] == pytest.approx(small["measurement"]["size_ratio"])
     assert found["images"] == 8
     assert found["latency_ratio_ci"][0] <= found["latency_ratio"] <= found["latency_ratio_ci"][1]
+    assert found["disturbed"] == any("used the memory" in doubt for doubt in found["doubts"])
 
 
 def test_a_folder_in_use_or_finished_is_not_overwritten(finished: Path) -> None:

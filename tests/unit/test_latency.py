@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from search.errors import MeasurementError
 from search.measure.latency import Latency, measure_latency
-from search.measure.pairs import Effort
+from search.measure.pairs import Effort, Series, time_pairs
 from search.runtimes.onnx_runtime import open_onnx
 from search.runtimes.session import Runtime
 from spaces.recipe import Recipe
@@ -65,6 +65,26 @@ def test_a_quarter_of_the_work_is_clearly_faster(models: dict[str, Path]) -> Non
     slower = measure_latency(models["large"], models["small"], effort=Effort(runs=60))
     assert faster.ratio_high < 0.5 < 2 < slower.ratio_low
     assert faster.ratio * slower.ratio == pytest.approx(1, abs=0.2)
+
+
+def test_only_an_unsteady_baseline_is_timed_once_more(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few sessions stay few: a second attempt would double the time of every such measurement."""
+    seen, end = list[Series](), 1
+
+    def time_and_keep(*args: Any, **more: Any) -> Series:
+        series = replace(time_pairs(*args, **more), disturbed=True)
+        seen.append(replace(series, cpu=np.linspace([1, 1], [1, end], len(series.cpu))))
+        return seen[-1]
+
+    monkeypatch.setattr("search.measure.latency.time_pairs", time_and_keep)
+    for attempts in (1, 2):
+        seen.clear()
+        end = attempts  # the baseline takes twice as long in the end
+        latency = measure_latency(models["small"], models["small"], effort=Effort(runs=4))
+        assert len(seen) == attempts
+        assert any("used the memory" in doubt for doubt in latency.doubts)
+        assert any("2 of the 3 sessions" in doubt for doubt in latency.doubts)
+        assert any("slower" in doubt for doubt in latency.doubts) == (attempts == 2)
 
 
 def test_the_candidate_is_timed_on_its_own_input_size(models: dict[str, Path]) -> None:

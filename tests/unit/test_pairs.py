@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from search.measure.doubts import doubts, unsteady, waiting
 from search.measure.pairs import (
+    FEWEST,
     LEAST,
     LONGEST_WARMUP,
     PAIRS,
@@ -17,9 +20,7 @@ from search.measure.pairs import (
     ClockName,
     Effort,
     Series,
-    doubts,
     time_pairs,
-    waiting,
 )
 from search.measure.witness import Witness
 
@@ -69,7 +70,7 @@ def test_steady_times_are_known_after_the_least_of_sessions() -> None:
     assert series.ratio() == pytest.approx((0.25, 0.25, 0.25))
     assert machine.calls == [LEAST * PAIRS + 2 * WINDOW + (LEAST - 1) * REWARM] * 2
     assert machine.opened == [LEAST] * 2
-    assert doubts(series) == ()
+    assert doubts(series, Effort()) == ()
 
 
 def test_every_session_loads_both_anew_and_says_how_long_it_took() -> None:
@@ -124,13 +125,34 @@ def test_few_runs_are_spread_over_sessions_too(runs: int, pairs: int) -> None:
 
 def test_a_slow_model_takes_little_more_than_its_time() -> None:
     """Else it would be taken for one that hangs."""
-    machine = Machine(lambda call: 4000.0, lambda call: 6000.0)
-    series = machine.time(Effort(seconds=30.0))
-    assert series.warmup == WINDOW
-    assert len(series.wall) == 2
-    machine = Machine(lambda call: 4000.0, lambda call: 6000.0)
-    assert len(machine.time(Effort(seconds=85.0)).wall) == 2
-    assert machine.now / 1e9 <= 85 + 3 * 10
+    for seconds, sessions in ((5.0, 1), (30.0, 1), (31.0, 2), (85.0, 3)):
+        machine = Machine(lambda call: 4000.0, lambda call: 6000.0)
+        series = machine.time(Effort(seconds=seconds))
+        assert (series.warmup, series.session.tolist()) == (1, sorted([*range(sessions)] * 2))
+        assert seconds <= machine.now / 1e9 <= seconds + 3 * 10.4
+
+
+@pytest.mark.parametrize("pair", [0.05, 0.6, 2.0, 8.0])
+def test_the_interval_of_a_slow_model_covers_the_true_ratio(pair: float) -> None:
+    """Each session is a percent off; the default effort has time for several, which show it."""
+
+    class Uneven(Machine):
+        def open(self, column: int) -> Callable[[], None]:
+            self.factors[column] = rng.lognormal(0, 0.01)
+            return super().open(column)
+
+        def run(self, column: int) -> None:
+            spent = (0.2, 0.8)[column] * pair * 1e9 * self.factors[column] * rng.lognormal(0, 0.005)
+            self.now += round(spent)
+            self.computed = self.now
+
+        factors: ClassVar = [1.0, 1.0]
+
+    rng = np.random.default_rng(0)
+    found = [Uneven(float, float).time(Effort()) for _ in range(200)]
+    covered = [low <= 0.25 <= high for _, low, high in (series.ratio() for series in found)]
+    assert np.mean(covered) >= 0.92
+    assert min(len(series.loading) for series in found) >= FEWEST
 
 
 def test_warming_up_ends_when_the_times_stand_still() -> None:
@@ -199,6 +221,18 @@ def test_a_disturbance_that_stays_is_said_and_not_waited_for() -> None:
     series = machine.time(Effort(runs=100, precision=-1.0), walk=machine.walk)
     assert series.disturbed
     assert (machine.opened[1], len(series.wall)) == (10, 100)
+    assert [sentence for sentence in doubts(series, Effort()) if "used the memory" in sentence]
+    assert not unsteady(series)  # a second attempt would take as long, and end so too
+
+
+def test_one_calm_session_among_disturbed_ones_is_not_all_that_counts() -> None:
+    """When time is up after four: that one would know nothing of how sessions differ."""
+    effort = Effort(runs=20, precision=-1.0, seconds=1.5)
+    for calm, counting, disturbed in (({1}, 4, True), ({1, 3}, 4, True), ({1, 3, 4}, 3, False)):
+        machine = Shared(lambda session, calm=calm: session not in calm)
+        series = machine.time(effort, walk=machine.walk)
+        assert machine.opened[1] == 4
+        assert (len(series.loading), series.disturbed) == (counting, disturbed)
 
 
 def test_the_threads_own_time_counts_where_there_is_one_thread() -> None:
@@ -222,4 +256,21 @@ def test_the_threads_own_time_counts_where_there_is_one_thread() -> None:
 )
 def test_what_the_baseline_shows_is_said(baseline: Callable[[int], float], sentence: str) -> None:
     series = Machine(lambda call: 2.0, baseline).time(Effort(runs=100, precision=-1.0))
-    assert re.search(sentence, " ".join(doubts(series)))
+    assert re.search(sentence, " ".join(unsteady(series)))
+    assert set(unsteady(series)) <= set(doubts(series, Effort()))
+
+
+@pytest.mark.parametrize(("spread", "said"), [(0.005, ()), (0.1, ("the ratio is known to 3",))])
+def test_an_interval_that_is_much_wider_than_was_asked_for_is_said(spread: float, said: tuple[str, ...]) -> None:
+    series = Machine(noisy(2, spread, 0), noisy(8, spread, 1)).time(Effort(runs=100, precision=0.01))
+    found = doubts(series, Effort(precision=0.01))
+    assert (series.half_width() > 0.02) == bool(said)
+    assert [sentence[:23] for sentence in found] == [expected[:23] for expected in said]
+    assert doubts(series, Effort(precision=series.half_width())) == unsteady(series) == ()
+
+
+@pytest.mark.parametrize("runs", [2, 4, 6])
+def test_sessions_that_are_too_few_are_said(runs: int) -> None:
+    series = Machine(lambda call: 2.0, lambda call: 8.0).time(Effort(runs=runs))
+    said = [f"its interval rests on {runs // 2} of the {FEWEST} sessions"] if runs // 2 < FEWEST else []
+    assert [sentence[: len(said[0])] for sentence in doubts(series, Effort())] == said

@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 from search.front import PICKS
+from search.record import Record
+from search.report.doubts import doubt_sentences
 from search.report.markdown import write_report
 from search.report.progress import print_front
 from search.results import summary
@@ -84,8 +86,23 @@ def test_the_report_names_measurements_that_give_reason_to_doubt_them(store: Sto
     store.append([record.model_copy(update={"measurement": measurement})])
     write_report(study(), store, summary(study(), store, tmp_path), tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert f"- Repeated, and still to be doubted: {record.id}: the baseline became 9% slower." in text
-    assert text.count("to be doubted") == 1
+    assert f"- To be doubted: {record.id}: the baseline became 9% slower." in text
+    assert text.lower().count("to be doubted") == 1
+
+
+def test_doubts_of_one_kind_are_one_sentence() -> None:
+    base, records = make_record(Recipe(image_size=64)), list[Record]()
+    for number in range(9):
+        assert base.measurement is not None
+        doubts = (f"the ratio is known to {number}%: it takes more runs", *(["others"] if number > 6 else []))
+        latency = replace(base.measurement.latency, doubts=doubts)
+        measurement = base.measurement.model_copy(update={"latency": latency})
+        records.append(base.model_copy(update={"id": f"r{number}", "measurement": measurement}))
+    assert doubt_sentences(records) == [
+        "9 records: it takes more runs (r0, r1, r2, r3 and 5 more).",
+        "2 records: others (r7, r8).",
+    ]
+    assert doubt_sentences(records[:1]) == ["r0: the ratio is known to 0%: it takes more runs."]
 
 
 def test_times_of_several_pictures_say_so(tmp_path: Path) -> None:
