@@ -2,7 +2,8 @@
 
 Three locks on files that all processes of a user on this machine share; they go with the process that holds them. Who
 measures holds ``bench``, and for quiet also closes the ``gate`` and waits until all who work are behind it. Who
-trains holds ``work`` together with others, and gives it up at the gate, between two batches.
+trains holds ``work`` together with others, and gives it up at the gate, between two batches, and while it waits for
+what another process does: that may have to pass the gate itself.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 PATIENCE = 60.0  # seconds that a measurement waits for a batch to end; a worker that hangs must not stop the study
 POLL = 0.02
 
-_pauses: list[Callable[[], None]] = []  # of the work that this process does, if any
+_turns: list[_Turn] = []  # of the work that this process does, if any
 
 
 @contextmanager
@@ -48,24 +50,45 @@ def working() -> Generator[Callable[[], None]]:
 
     Work inside of work of the same process pauses with it.
     """
-    if _pauses:
-        yield _pauses[0]
+    if _turns:
+        yield _turns[0].pause
         return
     with _file("gate") as gate, _file("work") as work:
-
-        def pause() -> None:
-            if not _try(gate, fcntl.LOCK_SH):
-                fcntl.flock(work, fcntl.LOCK_UN)
-                fcntl.flock(gate, fcntl.LOCK_SH)
-            fcntl.flock(gate, fcntl.LOCK_UN)
-            fcntl.flock(work, fcntl.LOCK_SH)
-
-        pause()
-        _pauses.append(pause)
+        turn = _Turn(gate, work)
+        turn.pause()
+        _turns.append(turn)
         try:
-            yield pause
+            yield turn.pause
         finally:
-            _pauses.clear()
+            _turns.clear()
+
+
+@contextmanager
+def waiting_for_others() -> Generator[None]:
+    """Gives up the machine meanwhile, if this process holds it for work."""
+    [turn] = _turns or [None]
+    if turn is not None:
+        fcntl.flock(turn.work, fcntl.LOCK_UN)
+    try:
+        yield
+    finally:
+        if turn is not None:
+            turn.pause()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """The locks of who works: the gate, which is passed, and the work, which is held."""
+
+    gate: IO[bytes]
+    work: IO[bytes]
+
+    def pause(self) -> None:
+        if not _try(self.gate, fcntl.LOCK_SH):
+            fcntl.flock(self.work, fcntl.LOCK_UN)
+            fcntl.flock(self.gate, fcntl.LOCK_SH)
+        fcntl.flock(self.gate, fcntl.LOCK_UN)
+        fcntl.flock(self.work, fcntl.LOCK_SH)
 
 
 def machine_folder() -> Path:

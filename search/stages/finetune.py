@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from search.data import IMAGE_SUFFIXES
@@ -138,7 +140,7 @@ def train_here(model: nn.Module, plan: Plan, on_epoch: OnEpoch) -> nn.Module:
         labels = label_loss(model, part.label_smoothing)
         return kind.taught_loss(model, teaching, labels) if teaching else labels
 
-    with quiet_ultralytics(), working() as pause, tempfile.TemporaryDirectory() as folder:
+    with quiet_ultralytics(), _pausing() as pause, tempfile.TemporaryDirectory() as folder:
         data = plan.data
         if isinstance(plan.distill, UnlabeledDistill):
             place = Path(folder) / "unlabeled"
@@ -153,6 +155,26 @@ def train_here(model: nn.Module, plan: Plan, on_epoch: OnEpoch) -> nn.Module:
         trainer.train()
     assert trainer.ema is not None
     return trainer.ema.ema
+
+
+@contextmanager
+def _pausing() -> Generator[Callable[[], object]]:
+    """Yields what waits between two batches while somebody measures.
+
+    Of processes that train together the first one waits for that, and the others for it: if each had its own turn,
+    one could hold the machine while it waits for another that has given it up.
+    """
+    if not dist.is_initialized():
+        with working() as pause:
+            yield pause
+        return
+    with working() if dist.get_rank() == 0 else nullcontext(lambda: None) as pause:
+
+        def pause_together() -> None:
+            pause()
+            dist.barrier()
+
+        yield pause_together
 
 
 def _tell(trainer: Any, on_epoch: OnEpoch, threads: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 
+from search.measure.quiet import waiting_for_others
 from search.stages.finetune import OnEpoch, Snapshot, silent, train_here
 from search.stages.portable import unpack_job
 from search.stages.together import AVERAGE, ERROR, JOB, TRAINED, WEIGHTS
@@ -63,8 +64,9 @@ def _train(folder: Path, rank: int, pipe: int) -> None:
 
 
 def _asking(folder: Path, out: TextIO) -> OnEpoch:
-    """Asks the parent after each epoch."""
+    """Asks the parent after each epoch, which may work or measure before it answers."""
 
+    @waiting_for_others()
     def ask(done: int, total: int, snapshot: Snapshot) -> None:
         print("epoch", done, total, file=out, flush=True)
         while (word := sys.stdin.readline().strip()) == "average":

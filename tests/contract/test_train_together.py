@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+import threading
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 
+from search.measure.quiet import measuring, working
 from search.pipeline import Inputs, shape, train
 from search.stages.finetune import divided, finetune
 from search.stages.losses import label_loss
@@ -122,3 +126,45 @@ def test_the_death_of_one_process_ends_all(short: nn.Module, data: Path) -> None
 
 def test_a_batch_is_divided_evenly_or_by_fewer() -> None:
     assert [divided(batch, 4) for batch in (1, 2, 6, 8, 9, 16)] == [1, 2, 3, 4, 3, 4]
+
+
+def test_a_measurement_that_wants_quiet_has_it_soon(
+    short: nn.Module, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch, and while the parent works on what a child waits for."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # locks of their own
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found, done = list[tuple[bool, float, float]](), threading.Event()
+    me, epochs = psutil.Process(), list[int]()
+
+    def computed() -> float:
+        return sum(sum(child.cpu_times()[:2]) for child in me.children())
+
+    def measure() -> None:
+        while not done.is_set():
+            start = time.monotonic()
+            with measuring(quiet=True, patience=8) as still:
+                waited, before = time.monotonic() - start, computed()
+                time.sleep(0.3)
+                if len(epochs) < 3:  # after that the children end
+                    found.append((still, waited, computed() - before))
+            time.sleep(0.2)
+
+    def validate(epoch: int, total: int, snapshot: Any) -> None:
+        epochs.append(epoch)
+        if epoch == 1:
+            measurer.start()
+            time.sleep(0.3)  # the gate closes, while the first child waits for what comes now
+        with working() as pause:
+            pause()
+
+    measurer = threading.Thread(target=measure)
+    try:
+        run(short, data, 2, part={"epochs": 3, "batch": 4}, on_epoch=validate)
+    finally:
+        done.set()
+        measurer.join()
+    assert epochs == [1, 2, 3]
+    assert len(found) >= 2
+    assert all(still and waited < 5 for still, waited, _ in found), found
+    assert max(cpu for _, _, cpu in found) < 0.1, found
