@@ -29,10 +29,10 @@ app = typer.Typer(
 )
 Address = Annotated[
     str | None,
-    typer.Option(help="The cluster's dashboard [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265]."),
+    typer.Option(help="The cluster's dashboard (default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265)."),
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option(help="A file with the cluster's token [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH].")
+    Path | None, typer.Option(help="A file with the cluster's token (default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH).")
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that submit printed.")]
 Root = Annotated[str, typer.Option(help="The folder on the cluster's head that holds all studies, or a URL.")]
@@ -126,7 +126,7 @@ def fetch(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a study's name.")],
     address: Address = None,
     token_file: TokenFile = None,
-    out: Annotated[Path | None, typer.Option(help="The study folder here [default: results/<name>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study folder here (default: results/<name>).")] = None,
     root: Root = ROOT,
     as_json: Json = False,
 ) -> None:

@@ -27,7 +27,7 @@ MaxSize = Annotated[float | None, typer.Option("--max-size-mb", min=0, help="Onl
 MaxDrop = Annotated[float | None, typer.Option("--max-drop", min=0, max=1, help="Of accuracy; 0.01 is a point.")]
 Devices = Annotated[
     str,
-    typer.Option(help="Where each stage runs, with commas between: cpu:3, cpu:0-3 or cuda:1 [default: a core each]."),
+    typer.Option(help="Where each stage runs, with commas between: cpu:3, cpu:0-3 or cuda:1 (default: a core each)."),
 ]
 
 

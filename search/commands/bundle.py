@@ -19,9 +19,9 @@ def bundle(
     place: Annotated[
         Literal["edge", "cloud"], typer.Option("--for", help="Where it will run; for the cloud with a service.")
     ] = "edge",
-    out: Annotated[Path | None, typer.Option(help="The folder to write [default: DIR/bundles/<pick>-<for>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write (default: DIR/bundles/<pick>-<for>).")] = None,
     sample: Annotated[
-        Path | None, typer.Option(help="The picture to check it with [default: one of the validation split].")
+        Path | None, typer.Option(help="The picture to check it with (default: one of the validation split).")
     ] = None,
     max_latency_ms: MaxLatency = None,
     max_size_mb: MaxSize = None,

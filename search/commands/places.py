@@ -41,7 +41,7 @@ StudyDir = Annotated[Path, typer.Argument(metavar="DIR", parser=study_folder, he
 Findings = Annotated[Path, typer.Argument(metavar="DIR", parser=study_findings, help=_HELP)]
 Place = Annotated[str, typer.Argument(metavar="DIR", help=_HELP)]
 Work = Annotated[
-    Path | None, typer.Option(help="Where to work on a study behind a URL [default: in the user's cache].")
+    Path | None, typer.Option(help="Where to work on a study behind a URL (default: in the user's cache).")
 ]
 
 

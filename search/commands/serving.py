@@ -17,7 +17,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
     replicas: Annotated[int, typer.Option(min=1, help="Copies of the model, each in a process of its own.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each copy [default: as it was measured].")
+        int | None, typer.Option(min=1, help="CPU threads of each copy (default: as it was measured).")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures that a copy runs at once, at most.")] = None,
     split: Annotated[

@@ -15,7 +15,7 @@ from search.commands.app import Devices, Json, app
 def split(
     model: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to cut.")],
     stages: Annotated[int, typer.Option(min=1, help="How many files to make of it.")] = 2,
-    out: Annotated[Path | None, typer.Option(help="The folder to write, a new one [default: FILE-stages].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write, a new one (default: FILE-stages).")] = None,
     devices: Devices = "",
     measure: Annotated[bool, typer.Option("--measure", help="Time it beside other uses of the same cores.")] = False,
     as_json: Json = False,

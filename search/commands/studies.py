@@ -18,7 +18,7 @@ from search.tasks.kind import TaskName
 @app.command(epilog="Example: python -m search run study.yaml --set budget.minutes=60")
 def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
-    out: Annotated[str | None, typer.Option(help="The study folder, or a URL [default: results/<name>].")] = None,
+    out: Annotated[str | None, typer.Option(help="The study folder, or a URL (default: results/<name>).")] = None,
     work: Work = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
     quiet: Quiet = False,
@@ -74,7 +74,7 @@ def demo(
 def front(
     folder: Findings,
     pick: Annotated[str | None, typer.Option(help="recommended, knee, fastest, smallest or most-accurate.")] = None,
-    target: Annotated[str | None, typer.Option(help="Another target of the study [default: its main one].")] = None,
+    target: Annotated[str | None, typer.Option(help="Another target of the study (default: its main one).")] = None,
     max_latency_ms: MaxLatency = None,
     max_size_mb: MaxSize = None,
     max_drop: MaxDrop = None,
@@ -104,7 +104,7 @@ def front(
 @app.command(epilog="Example: python -m search report results/my-model --out /tmp/report.html")
 def report(
     folder: StudyDir,
-    out: Annotated[Path | None, typer.Option(help="The HTML file [default: report.html in the study folder].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file (default: report.html in the study folder).")] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Embed a few validation images.")] = True,
 ) -> None:
     """Writes what was found as one HTML file that opens offline, with front.csv, front.json and front.svg beside it."""
@@ -121,7 +121,7 @@ def report(
 def contributions(
     folder: StudyDir,
     picks: Annotated[
-        list[str] | None, typer.Option("--pick", help="As of front, as often as needed [default: recommended].")
+        list[str] | None, typer.Option("--pick", help="As of front, as often as needed (default: recommended).")
     ] = None,
     train: Annotated[
         bool, typer.Option("--trained/--cached-only", help="Train what was not trained before: a trial's time each.")
@@ -150,7 +150,7 @@ def compare(
         list[Path],
         typer.Argument(metavar="DIR...", parser=study_findings, help="Study folders, or URLs of some."),
     ],
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="When to look [default: the shortest's end].")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="When to look (default: the shortest's end).")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a plot there, .svg or .png.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -167,7 +167,7 @@ def compare(
 def transfer(
     folder: StudyDir,
     targets: Annotated[list[str], typer.Option("--target", help="A name that `targets` lists, or a .yaml.")],
-    picks: Annotated[list[str] | None, typer.Option("--pick", help="As front has it [default: recommended].")] = None,
+    picks: Annotated[list[str] | None, typer.Option("--pick", help="As front has it (default: recommended).")] = None,
     as_json: Json = False,
 ) -> None:
     """Takes picks of a study to other targets: their files for these, timed and validated there; trains nothing."""

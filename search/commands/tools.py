@@ -102,7 +102,7 @@ def trust(
     folder: StudyDir,
     files: Annotated[int, typer.Option(min=2, help="Model files of the study, evenly over their latencies.")] = 10,
     repeats: Annotated[int, typer.Option(min=2, help="Measurements of each on the machine as it is.")] = 2,
-    busy: Annotated[int | None, typer.Option(min=1, help="Busy processes beside [default: one a core].")] = None,
+    busy: Annotated[int | None, typer.Option(min=1, help="Busy processes beside (default: one a core).")] = None,
     passes: Annotated[Path | None, typer.Option(help="Keep each pass there, and go on from those in it.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ from search.commands.app import StudyDir, app
 @app.command(epilog="Example: python -m search watch results/my-model --port 8080 --no-browser")
 def watch(
     folder: StudyDir,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1 [default: a free one].")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1 (default: a free one).")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it.")] = True,
 ) -> None:
     """Serves a page for this machine alone that shows a study as it goes on; begun, ended or still to come."""
@@ -29,7 +29,7 @@ def watch(
 @app.command(epilog="Example: python -m search tensorboard results/my-model --follow")
 def tensorboard(
     folder: StudyDir,
-    out: Annotated[Path | None, typer.Option(help="Where the event files go [default: DIR/tensorboard].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the event files go (default: DIR/tensorboard).")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Add trials as they end, until Ctrl-C.")] = False,
 ) -> None:
     """Writes the trials of a study for TensorBoard: learning curves, results, and recipes as parameters."""

@@ -67,6 +67,15 @@ def test_every_command_shows_an_example_that_it_takes(name: str) -> None:
     GROUP.commands[name].make_context(name, arguments)  # raises for an option that there is not
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_shows_its_whole_text(name: str) -> None:
+    """Brackets in it would be taken for a style, and left out."""
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    words = " ".join(re.sub("[│╭╮╰╯─]", " ", shown.output).split())
+    texts = [help_text for option in GROUP.commands[name].params if (help_text := getattr(option, "help", None))]
+    assert [text for text in texts if " ".join(text.split()[-2:]) not in words] == []
+
+
 def test_no_command_shows_the_help() -> None:
     done = search()
     assert "Usage: python -m search" in done.stdout + done.stderr
