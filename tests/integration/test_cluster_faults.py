@@ -102,12 +102,18 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], secon
     return found
 
 
-def epochs_done(out: Path) -> int:
-    """How many epochs of the training in flight are in the stage cache."""
+def epochs(out: Path) -> dict[str, int]:
+    """How many epochs of each training in flight are in the stage cache."""
+    found: dict[str, int] = {}
     for state in (out / "cache" / "stages").glob("*.state"):
         with contextlib.suppress(FileNotFoundError):  # the training ended
-            return int(torch.load(state, weights_only=False)["epoch"]) + 1
-    return 0
+            found[state.name] = int(torch.load(state, weights_only=False)["epoch"]) + 1
+    return found
+
+
+def epochs_done(out: Path) -> int:
+    """Those of one training in flight; 0 without any."""
+    return next(iter(epochs(out).values()), 0)
 
 
 def ids(out: Path) -> list[str]:
@@ -184,12 +190,12 @@ def test_a_study_outlives_its_workers_its_nodes_and_its_cluster(tmp_path: Path) 
             worker.kill()
             wait_for(lambda: epochs_done(out) > before and workers_of(node), run)
             assert workers_of(node)[0].pid != worker.pid
-            before = epochs_done(out)
+            [(training, before)] = epochs(out).items()
             first.remove_node(node, allow_graceful=False)
-            first.add_node(num_cpus=1)
+            first.add_node(num_cpus=1)  # which may begin the other training first
             seen: list[int] = []
-            wait_for(lambda: seen.append(epochs_done(out)) or len(ids(out)) == 2, run)
-            assert before <= min(epoch for epoch in seen if epoch)  # it was begun anew neither here nor there
+            wait_for(lambda: seen.append(epochs(out).get(training, EPOCHS)) or len(ids(out)) == 2, run)
+            assert before <= min(seen)  # it was begun anew neither here nor there
             kept = (out / "records.jsonl").read_bytes()
             wait_for(lambda: epochs_done(out) >= 3, run)  # of the second trial
             before = epochs_done(out)

@@ -19,6 +19,7 @@ import yaml
 from search.digits import make_digits
 from search.front import PICKS
 from search.store import Store
+from tests.shared import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -74,10 +75,7 @@ def trunks(folder: Path) -> set[str]:
     return {json.dumps({k: v for k, v in r["recipe"].items() if k not in leaf}) for r in searched(folder)}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study folder after a whole run of three trials."""
-    folder = tmp_path_factory.mktemp("run")
+def run(folder: Path) -> None:
     out = folder / "out"
     file = make_study(folder, resources={"cpus_per_trial": 0.5})  # four fit on two cores
     printed = search("run", file, "--out", out).stdout
@@ -85,7 +83,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "left" in printed
     assert "\x1b" not in printed  # a pipe has lines, and no view
     assert f"python -m search front {out}" in printed
-    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study folder after a whole run of three trials."""
+    return made_once(tmp_path_factory, "run", run) / "out"
 
 
 def test_a_study_ends_in_deployable_files(finished: Path) -> None:

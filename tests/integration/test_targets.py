@@ -16,21 +16,24 @@ from search.measure.accuracy import measure_accuracy
 from search.results import open_study
 from search.runtimes.session import Runtime
 from tests.integration.test_study import SPACE, make_study, search
+from tests.shared import made_once
 from tests.studies import tables
 
 OTHERS = ["openvino-cpu", "torchscript-cpu"]
 BATCH = {"onnxruntime-cpu": 4, "openvino-cpu": 3, "torchscript-cpu": 1}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("targets")
+def run(folder: Path) -> None:
     main, *others = ({"name": name, "runs": 10, "batch": batch} for name, batch in BATCH.items())
     final = {"factor": 1, "records": 1, "rounds": 1}
     study = make_study(folder, target=main, other_targets=others, budget={"trials": 2}, final=final)
     (folder / "space.yaml").write_text(SPACE.replace("{kind: fp32}", "{kind: fp32}, {kind: int8_dynamic}"))
     search("run", study, "--out", folder / "out")
-    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "targets", run) / "out"
 
 
 @pytest.fixture(scope="module")
