@@ -25,7 +25,6 @@ from spaces.recipe import STRIDE, Export, Int8Static, Recipe
 
 STOCK = "stock-"  # begins the record ids of stock models, whose recipe is the plain one
 INT8 = "int8 alone"  # a rival's name
-DISTURBED = "others used the machine's memory for most of the time"
 
 
 class _Frozen(BaseModel):
@@ -216,7 +215,7 @@ def values_of(record: Record) -> Values:
         size_ratio=measured.size_ratio,
         size_bytes=measured.size_bytes,
         host=measured.host,
-        doubts=_doubts(measured.latency),
+        doubts=measured.latency.doubts,
     )
 
 
@@ -229,12 +228,8 @@ def brought(pick: Values, without: Values, timings: Sequence[Timing]) -> Brought
         latency=latency.ratio if latency else None,
         latency_ci=(latency.ratio_low, latency.ratio_high) if latency else None,
         size=pick.size_ratio / without.size_ratio,
-        doubts=_doubts(latency) if latency else (),
+        doubts=latency.doubts if latency else (),
     )
-
-
-def _doubts(latency: Latency) -> tuple[str, ...]:
-    return (*latency.doubts, DISTURBED) if latency.disturbed else latency.doubts
 
 
 def _picked(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from search.ablation import why_no_smaller
-from search.contributions import DISTURBED, Contributions, Row, Timing, contributions, rivals, timed, values_of
+from search.contributions import Contributions, Row, Timing, contributions, rivals, timed, values_of
 from search.measure.latency import Latency
 from search.record import Record
 from search.report.contributions import contributions_text, row_line
@@ -146,9 +146,9 @@ def test_disturbed_timings_count_where_there_are_no_others_and_are_told(tmp_path
     calm, other = without("pruning", found), without("all training", found)
     assert calm.brought is not None and calm.brought.latency == pytest.approx(0.4) and calm.brought.doubts == ()
     assert other.brought is not None and other.brought.latency == pytest.approx(0.8)
-    assert other.values is not None and other.brought.doubts == other.values.doubts == (doubt, DISTURBED)
+    assert other.values is not None and other.brought.doubts == other.values.doubts == (doubt,)
     lines = [line for line in contributions_text(found).splitlines() if line.startswith("- ")]
-    assert lines == [f"- To be doubted: all training: {doubt}.", f"- To be doubted: all training: {DISTURBED}."]
+    assert lines == [f"- To be doubted: all training: {doubt}."]
 
 
 def test_rows_follow_the_pick(tmp_path: Path) -> None:
