@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from search.ablation import FILE, measure_contributions, measure_study
 from search.artifact import MeasureLatency
 from search.contributions import Contributions, rivals
 from search.digits import make_digits
-from search.errors import MeasurementError, UnansweredError, UserError
+from search.errors import UnansweredError, UserError
 from search.measure.apart import Apart
 from search.measure.latency import Latency
 from search.measure.pairs import Effort
@@ -34,6 +33,7 @@ from search.workplace import Workplace
 from spaces.ablation import switched_off
 from spaces.recipe import ChannelPrune, Finetune, Int8Static, LogitDistill, Recipe
 from tests.fakes import make_record
+from tests.hosts import DOUBT, Host
 from tests.tiny import SHORT, SIZE, tiny_model
 
 PICK = Recipe(
@@ -135,29 +135,6 @@ def measure(config: StudyConfig, folder: Path, latency: MeasureLatency | None = 
     store, place = opened(config, folder)
     with Apart(place.target) as apart:
         return measure_contributions(config, store, place, latency or timed_by(apart, place), **options)
-
-
-DOUBT = "others used the memory"
-
-
-class Host:
-    """A machine on which a file takes as long as it is large; each timing is ``slower`` than the one before.
-
-    The first ``disturbed`` timings are, and the file that it ``refuses`` cannot be timed.
-    """
-
-    def __init__(self, *, slower: float = 1.0, disturbed: int = 0, refuses: Path | None = None) -> None:
-        self.calls, self._slower, self._disturbed, self._refuses = 0, slower, disturbed, refuses
-
-    def __call__(self, file: Path, effort: Effort) -> Latency:
-        if file == self._refuses:
-            raise MeasurementError("no such model")
-        ratio = file.stat().st_size / 1e5 * self._slower**self.calls
-        self.calls += 1
-        made = make_record(PICK, latency=ratio).measurement
-        assert made is not None
-        disturbed = self.calls <= self._disturbed
-        return replace(made.latency, disturbed=disturbed, doubts=(DOUBT,) if disturbed else (), host="host")
 
 
 def known_to_the_search(folder: Path, latency: float = 9.0) -> Path:
