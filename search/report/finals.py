@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.final import Finals
@@ -26,11 +26,11 @@ def again_text(result: Mapping[str, Any], records: Records, finals: Finals) -> s
         finals: what was measured there after it.
     """
     front = {member["record_id"] for member in result["front"]}
-    rows, again = list[tuple[str, ...]](), list[Record]()
-    for record in finals.applied(records).searched:
+    again = measured_again(records, finals)
+    rows = list[tuple[str, ...]]()
+    for record in again:
         searched, measured = records.records[record.id].measurement, record.measurement
-        if measured is None or searched is None or measured.latency == searched.latency:
-            continue
+        assert searched and measured
         latency = measured.latency
         rows.append(
             (
@@ -42,11 +42,24 @@ def again_text(result: Mapping[str, Any], records: Records, finals: Finals) -> s
                 "yes" if record.id in front else "no",
             )
         )
-        again.append(record)
-    troubles = [f"- Still to be doubted: {sentence}" for sentence in doubt_sentences(again)]
-    troubles += _failures(finals.failures(), "could not be measured again")
     table = f"{AGAIN}\n\n{markdown_table(TIMED, rows)}" if rows else ""
-    return "\n\n".join(filter(None, [table, "\n".join(troubles)]))
+    return "\n\n".join(filter(None, [table, _listed(troubles(again, finals))]))
+
+
+def measured_again(records: Records, finals: Finals) -> list[Record]:
+    """The records whose latency after the search replaced that of the search, with it in place."""
+    return [
+        record
+        for record in finals.applied(records).searched
+        for searched in [records.records[record.id].measurement]
+        if record.measurement and searched and record.measurement.latency != searched.latency
+    ]
+
+
+def troubles(again: Sequence[Record], finals: Finals) -> list[str]:
+    """What is to be doubted of ``again``, which was measured after the search, and what could not be."""
+    doubted = [f"Still to be doubted: {sentence}" for sentence in doubt_sentences(again)]
+    return doubted + _failures(finals.failures(), "could not be measured again")
 
 
 def tested_text(result: Mapping[str, Any], finals: Finals) -> str:
@@ -57,8 +70,8 @@ def tested_text(result: Mapping[str, Any], finals: Finals) -> str:
     members = [m for m in [*result["front"], result["baseline"]] if m["test"]]
     rows = [(m["record_id"], f"{m['accuracy']:.3f}", _test_cell(m["test"])) for m in members]
     table = f"Measured once, at the end.\n\n{markdown_table(TESTED, rows)}" if rows else ""
-    troubles = _failures(finals.failures("test"), "could not be measured on the test split")
-    return "\n\n".join(filter(None, [table, "\n".join(troubles)]))
+    failed = _failures(finals.failures("test"), "could not be measured on the test split")
+    return "\n\n".join(filter(None, [table, _listed(failed)]))
 
 
 def _test_cell(test: dict[str, Any]) -> str:
@@ -68,4 +81,8 @@ def _test_cell(test: dict[str, Any]) -> str:
 
 def _failures(reasons: Mapping[str, str], what: str) -> list[str]:
     """Their reasons in one line each; pip's have several."""
-    return [f"- {name} {what}: {' '.join(reason.split())}" for name, reason in reasons.items()]
+    return [f"{name} {what}: {' '.join(reason.split())}" for name, reason in reasons.items()]
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)

@@ -57,7 +57,7 @@ function filter() {
 }
 
 function drawCharts() {
-  if (R.id.length) [drawFront, drawRecords, drawParallel].forEach((draw) => draw());
+  if (R.id.length) [drawFront, drawTargets, drawRecords, drawParallel].forEach((draw) => draw());
 }
 
 function showNotes() {
@@ -96,11 +96,12 @@ function start() {
   const states = Object.entries(R.state.reduce((all, state) => ({ ...all, [state]: (all[state] || 0) + 1 }), {}));
   byId("lead").textContent = `${R.id.length} records (${states.map(([state, count]) => `${count} ${state}`).join(", ")}), ` +
     `${DATA.front.length} on the front, hypervolume ${number(DATA.hypervolume.final, 4)}. Ratios are to the FP32 baseline, ${number(DATA.baseline.ms, 1)} ms${DATA.batch > 1 ? ` for ${DATA.batch} pictures at once` : ""} and ${number(DATA.baseline.mb, 1)} MB.`;
-  document.querySelectorAll("main h2").forEach((title) => byId("contents").append(el("li", {}, el("a", { href: `#${title.id}` }, title.textContent))));
+  byId("targets").hidden = !DATA.targets;
+  document.querySelectorAll("main section:not([hidden]) h2").forEach((title) => byId("contents").append(el("li", {}, el("a", { href: `#${title.id}` }, title.textContent))));
   showPicks();
   showFrontTable();
   showTables();
-  [showPictures, showParts, showImportance, showSavings, showNotes].forEach((draw) => draw());
+  [showTargets, showPictures, showParts, showImportance, showSavings, showNotes].forEach((draw) => draw());
   if (DATA.hypervolume.moments.length) drawGrowth();
   if (curves().length) drawCurves();
   filter();

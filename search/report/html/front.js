@@ -117,7 +117,7 @@ function drawFront() {
 }
 
 /** Reads and copies what is nearest to the pointer; marks win over the records beneath them. */
-function wirePointer(drawn, near) {
+function wirePointer(drawn, near, describe = describeMark) {
   const nearest = (event) => {
     const box = drawn.getBoundingClientRect();
     const zoom = drawn.viewBox.baseVal.width / box.width;
@@ -132,7 +132,7 @@ function wirePointer(drawn, near) {
   };
   drawn.addEventListener("pointermove", (event) => {
     const own = nearest(event);
-    if (own) tip(describeMark(own.mark), event.pageX, event.pageY);
+    if (own) tip(describe(own.mark), event.pageX, event.pageY);
     else hideTip();
   });
   drawn.addEventListener("pointerleave", hideTip);

@@ -18,6 +18,7 @@ from search.errors import UserError
 from search.final import Finals
 from search.report.html.data import report_data
 from search.report.html.pictures import pictures
+from search.report.html.targets import targets_data
 from search.report.html.template import filled, source_hash, template
 from search.report.markdown import measured_sentences, search_sentences
 from search.report.plot import plot_front
@@ -36,6 +37,7 @@ SCRIPTS = (
     "front.js",
     "study.js",
     "tables.js",
+    "targets.js",
     "app.js",
 )  # in the order in which they are run
 POLICY = (
@@ -75,6 +77,7 @@ def write_html(
     found = Contributions.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
     records = Finals(folder).applied(store)
     data = report_data(config, records, result, growth(config, store), found)
+    data["targets"] = targets_data(result, store, folder)
     data["pictures"] = _pictures(result, folder) if images else {"why": "they were left out"}
     data["notes"] = {
         "sure": [INTRODUCTION, *sure_sentences(result)] if result["front"] else [],
