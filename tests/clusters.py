@@ -209,6 +209,7 @@ def write_study(folder: Path, trials: int, *, space: str = SPACE, **changes: Any
         "budget": {"trials": trials},
         "engine": {"screen": False},
         "resources": {"concurrent": 1},
+        "final": None,
         **changes,
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -42,6 +42,7 @@ def make_study(folder: Path, **changes: Any) -> Path:
         "target": {"runs": 10},
         "budget": {"trials": 1},
         "baseline": {"epochs": 1},
+        "final": None,
         **changes,
     }
     path = folder / "study.yaml"

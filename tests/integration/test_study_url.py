@@ -53,7 +53,7 @@ def ids(folder: Path) -> list[str]:
 
 @pytest.mark.timeout(1200)  # several searches, each a process, beside other tests
 def test_a_killed_study_goes_on_elsewhere_from_its_url_alone(bucket: Bucket, tmp_path: Path) -> None:
-    study, url = write_study(tmp_path, TRIALS, final=None), bucket.url("studies/tiny")
+    study, url = write_study(tmp_path, TRIALS), bucket.url("studies/tiny")
     first, second = tmp_path / "first", tmp_path / "second"
     assert "there is no such bucket" in refused("run", study, "--out", bucket.url("x", bucket="nobody"))
     command = [sys.executable, "-m", "search", "run", str(study), "--out", url, "--work", str(first)]

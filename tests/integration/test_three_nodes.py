@@ -65,7 +65,7 @@ def under_way(folder: Path) -> int:
 
 @pytest.mark.timeout(900)  # beside other tests
 def test_a_study_outlives_the_nodes_that_it_runs_on(cluster: RayCluster, tmp_path: Path) -> None:
-    study = write_study(tmp_path, TRIALS, space=SPACE, resources=RESOURCES, final=None)
+    study = write_study(tmp_path, TRIALS, space=SPACE, resources=RESOURCES)
     there, home = cluster.home / "yolo-front/studies/tiny", tmp_path / "home"
     job = out_of(cluster.run("submit", study, "--with-data")).strip()
     head, plain, *measuring = cluster.nodes
