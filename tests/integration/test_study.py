@@ -1,4 +1,4 @@
-"""A real study on real Ray: digits at 64 px, a YOLOv8n trained for one epoch, and kills in the middle."""
+"""A real study on real Ray: digits at 64 px, models trained for one epoch, and kills in the middle."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 import yaml
+from ultralytics.nn.tasks import DetectionModel
 
 from search.digits import make_digits
 from search.front import PICKS
 from search.store import Store
 from tests.shared import made_once
+from tests.tiny import SHORT, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -36,18 +39,18 @@ quantize: [{kind: fp32}, {kind: int8, images: 4}]
 
 
 def make_study(folder: Path, **changes: Any) -> Path:
-    """A study file in ``folder`` with its own data and space; it measures nothing twice unless told so."""
+    """A study file in ``folder`` with its own data, model and space; it measures nothing twice unless told so."""
     data = make_digits(folder / "digits", image_size=64, counts={"train": 16, "val": 8, "test": 4})
+    torch.save({"model": tiny_model(architecture=SHORT)}, folder / "tiny.pt")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     content = {
         "name": "tiny",
-        "model": "yolov8n.yaml",
+        "model": str(folder / "tiny.pt"),
         "data": str(data),
         "image_size": 64,
         "space": str(folder / "space.yaml"),
         "target": {"runs": 10},
         "budget": {"trials": 3},
-        "baseline": {"epochs": 1},
         "final": None,
         **changes,
     }
@@ -76,9 +79,15 @@ def trunks(folder: Path) -> set[str]:
     return {json.dumps({k: v for k, v in r["recipe"].items() if k not in leaf}) for r in searched(folder)}
 
 
+def handed_out(folder: Path) -> int:
+    """How many trials were begun."""
+    return len((folder / "started.jsonl").read_text(encoding="utf-8").splitlines())
+
+
 def run(folder: Path) -> None:
     out = folder / "out"
-    file = make_study(folder, resources={"cpus_per_trial": 0.5}, final={})  # four fit on two cores
+    trained = {"model": "yolov8n.yaml", "baseline": {"epochs": 1}}
+    file = make_study(folder, **trained, resources={"cpus_per_trial": 0.5}, final={})  # four fit on two cores
     printed = search("run", file, "--out", out).stdout
     assert "trial 3/3" in printed
     assert "left" in printed
@@ -195,15 +204,15 @@ def test_a_killed_study_is_finished_by_resume(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "search", "run", str(study), "--out", str(out)]
     driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while len(searched(out)) < 2 and time.monotonic() < deadline:
+    while len(searched(out)) < 2 or handed_out(out) == len(trunks(out)):  # until the second trial is under way
         assert driver.poll() is None, "the study ended before it could be killed"
-        time.sleep(0.2)
-    time.sleep(2)  # the second trial is under way
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     before, began = lines_of(out), trunks(out)
-    handed_out = len((out / "started.jsonl").read_text(encoding="utf-8").splitlines())
-    assert handed_out > len(began), "nothing was in flight when the driver was killed"
+    handed = handed_out(out)
+    assert handed > len(began), "nothing was in flight when the driver was killed"
 
     printed = search("resume", out).stdout
     after = lines_of(out)
@@ -213,7 +222,7 @@ def test_a_killed_study_is_finished_by_resume(tmp_path: Path) -> None:
     assert len(trunks(out)) == 4
     assert "trial 4/4" in printed
     started = [json.loads(line)["recipe"] for line in (out / "started.jsonl").read_text().splitlines()]
-    assert started[handed_out] == started[handed_out - 1]  # what was in flight was handed out first
+    assert started[handed] == started[handed - 1]  # what was in flight was handed out first
 
     finals = (out / "final.jsonl").read_text(encoding="utf-8")
     again = search("resume", out)  # nothing is left to do
@@ -242,9 +251,6 @@ def test_a_bad_trial_costs_that_trial_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused_before_any_work(tmp_path: Path, model: str, message: str) -> None:
-    import torch
-    from ultralytics.nn.tasks import DetectionModel
-
     path = tmp_path / model
     if model == "broken.pt":
         path.write_text("garbage\n", encoding="utf-8")
