@@ -134,6 +134,13 @@ def _baseline(member: Mapping[str, Any], recipes: Recipes) -> Object:
         "name": "the baseline",
         "text": describe(recipe),
         "recipe": recipes.add(recipe),
+        **figures(member),
+    }
+
+
+def figures(member: Mapping[str, Any]) -> Object:
+    """What is drawn of a member of a front, or of the baseline; sizes in MB, times in ms."""
+    return {
         "accuracy": member["accuracy"],
         "accuracy_ci": member["accuracy_ci"],
         "latency": member["latency_ratio"],

@@ -10,10 +10,9 @@ from search.contributions import picked_members
 from search.elsewhere import seen_from
 from search.final import Finals
 from search.report.finals import measured_again, troubles
+from search.report.html.data import Object, figures
 from search.report.tables import front_rows, header, how_sure
 from search.store import Records
-
-Object = dict[str, Any]
 
 
 def targets_data(result: Mapping[str, Any], store: Records, folder: Path) -> Object | None:
@@ -44,20 +43,13 @@ def _front(own: Object, seen: Records, finals: Finals) -> Object:
         "again": len(again),
         "troubles": troubles(again, finals),
         "table": {"header": list(header(own)), "rows": [list(row) for row in front_rows(own)]},
-        "members": [_member(member, picks.get(member["record_id"], [])) for member in own["front"]],
-    }
-
-
-def _member(member: Object, picks: list[str]) -> Object:
-    return {
-        "id": member["record_id"],
-        "picks": picks,
-        "sure": how_sure(member),
-        "accuracy": member["accuracy"],
-        "accuracy_ci": member["accuracy_ci"],
-        "latency": member["latency_ratio"],
-        "latency_ci": member["latency_ratio_ci"],
-        "ms": member["latency_ms_quiet"],
-        "size": member["size_ratio"],
-        "mb": member["size_bytes"] / 1e6,
+        "members": [
+            {
+                "id": member["record_id"],
+                "picks": picks.get(member["record_id"], []),
+                "sure": how_sure(member),
+                **figures(member),
+            }
+            for member in own["front"]
+        ],
     }
