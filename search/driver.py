@@ -109,7 +109,7 @@ def _prepared(
                 _search(config, folder, store, searcher, place, progress)
             write_atomically(folder / "engine.json", json.dumps(searcher.summary(), indent=2) + "\n")
         progress.stage("measuring the front and writing the report")
-        finish(config, folder, store, place, latency_on)
+        finish(config, folder, store, place, latency_on, progress.tell)
 
 
 def _trials_left(config: StudyConfig, store: Records, first: list[Recipe]) -> int:

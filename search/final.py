@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,16 +40,20 @@ class Final(BaseModel):
     at: float | None = None
 
 
+OnFinal = Callable[[Final], None]
+
+
 class Finals:
     """The measurements after the search on one target of a study; what is added is on the disk before the call returns.
 
     Args:
         folder: of the study.
         target: one of the study's other targets; its main one if not given.
+        on_final: hears of each measurement that is added.
     """
 
-    def __init__(self, folder: Path, target: str | None = None) -> None:
-        self._path, self._target = folder / "final.jsonl", target
+    def __init__(self, folder: Path, target: str | None = None, on_final: OnFinal = lambda final: None) -> None:
+        self._path, self._target, self._on_final = folder / "final.jsonl", target, on_final
         every = (Final.model_validate_json(line) for line in whole_lines(self._path))
         self.all: list[Final] = [final for final in every if final.target == target]
         self._before = len(self.all)
@@ -58,6 +62,7 @@ class Finals:
         """Adds a measurement on the target, with the time."""
         self.all.append(final.model_copy(update={"target": self._target, "at": time.time()}))
         append_lines(self._path, [as_line(self.all[-1])])
+        self._on_final(self.all[-1])
 
     @property
     def timed(self) -> Counter[str]:

@@ -95,6 +95,11 @@ class Tracker:
             self._stage, self._stage_since = text, time.time()
             self._event(text)
 
+    def tell(self, text: str) -> None:
+        """Something happened within a step."""
+        with self._lock:
+            self._event(text)
+
     def trial_started(self, recipe: Recipe) -> None:
         """A worker has a trial."""
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.final import Finals
+from search.final import Final, Finals
 from search.record import Record
 from search.report.doubts import doubt_sentences
 from search.report.tables import markdown_table, plus_minus
@@ -15,6 +15,17 @@ from search.tasks.accuracy import value_of
 AGAIN = "Measured again, since the best of many noisy measurements flatters; these figures replace the search's:"
 TIMED = ("record", "search", "again", "interval", "times", "front")
 TESTED = ("record", "val", "test")
+
+
+def final_line(final: Final) -> str:
+    """One line for a terminal when something was measured after the search."""
+    if final.latency is not None:
+        told = f"latency ×{final.latency.ratio:.3f}"
+    elif final.accuracy is not None:
+        told = f"{final.accuracy.metric} {final.accuracy.value:.3f} on {final.accuracy.split}"
+    else:
+        told = f"not measured: {' '.join(final.reason.split())}"
+    return f"{final.record_id}{f' on {final.target}' if final.target else ''}: {told}"
 
 
 def again_text(result: Mapping[str, Any], records: Records, finals: Finals) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,8 @@ def run(folder: Path) -> None:
     file = make_study(folder, **trained, resources={"cpus_per_trial": 0.5}, final={})  # four fit on two cores
     printed = search("run", file, "--out", out).stdout
     assert "trial 3/3" in printed
+    assert re.search(r"measuring the front.*\n.*  [0-9a-f]{12}: latency ×", printed)  # it may take hours: each is told
+    assert "  baseline at 32 px: accuracy " in printed
     assert "left" in printed
     assert "\x1b" not in printed  # a pipe has lines, and no view
     assert f"python -m search front {out}" in printed

@@ -64,9 +64,11 @@ class Study:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.runs: dict[str, int] = {}
         self.kill_at = -1  # the number of a measurement
+        self.told: list[str] = []
 
     def measure(self) -> None:
-        measure_fronts(self.config, self.store, self.place, {name: self._bench(name) for name in TARGETS})
+        benches = {name: self._bench(name) for name in TARGETS}
+        measure_fronts(self.config, self.store, self.place, benches, self.told.append)
 
     def times(self, target: str) -> dict[str, int]:
         """How often each file was timed there."""
@@ -122,6 +124,20 @@ def test_a_flattering_measurement_on_another_target_is_replaced(tmp_path: Path) 
     assert study.runs == {MAIN: 400, PHONE: 100, BOARD: 400}  # twice the target's own
     lines = [json.loads(line) for line in (tmp_path / "final.jsonl").read_text(encoding="utf-8").splitlines()]
     assert Counter(line["target"] for line in lines) == {None: 4, PHONE: 5, BOARD: 4}
+
+
+def test_each_measurement_is_told_when_it_is_kept(tmp_path: Path) -> None:
+    study = Study(tmp_path, {}, split="test")
+    study.broken = {BOARD: MeasurementError("it crashed\nits runtime")}
+    study.measure()
+    assert len(study.told) == len((tmp_path / "final.jsonl").read_text(encoding="utf-8").splitlines())
+    assert study.told[:2] == ["fast: latency ×0.200", "good: latency ×0.400"]
+    assert "good on phone: latency ×0.400" in study.told
+    assert "good on board: not measured: it crashed its runtime" in study.told
+    told = len(study.told)
+    study.broken = {}
+    study.measure()
+    assert "fast on board: latency ×0.200" in study.told[told:]
 
 
 def test_the_report_has_the_new_figures_of_each_target(tmp_path: Path) -> None:
