@@ -131,7 +131,7 @@ def test_the_golden_script_is_bash() -> None:
     subprocess.run(["bash", "-n"], input=render_slurm(golden_spec("slurm"))["slurm.sh"], text=True, check=True)
 
 
-def test_the_script_starts_the_head_and_its_workers_and_runs_the_study(place: Path) -> None:
+def test_the_script_starts_the_head_then_its_workers_and_runs_the_study(place: Path) -> None:
     process = start(place, {})
     error = finish(process)
     assert process.returncode == 0, error
@@ -139,7 +139,9 @@ def test_the_script_starts_the_head_and_its_workers_and_runs_the_study(place: Pa
     address = "10.0.0.5:20007"  # the first address that other nodes can reach; a port of this job's own
     assert {tuple(call[:3]) for call in rays} == {("token", "0", address)}
     starts = [call[3:] for call in rays if call[3] == "start"]
-    [head] = [call for call in starts if "--head" in call]  # all begin at once, and workers wait for the head
+    order = [call[3] if call[3] != "start" or "--head" in call else "worker" for call in rays]
+    assert order.index("health-check") < order.index("worker")  # the head, in the background, has to answer first
+    [head] = [call for call in starts if "--head" in call]
     assert "--num-cpus=0" in head and "--port=20007" in head
     assert sorted(f"--address={address}" in call for call in starts) == [False, True, True]
     assert sum('--resources={"bench:onnxruntime-cpu": 1}' in call for call in starts) == 1
