@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from search.record import Elsewhere, Record
@@ -21,7 +22,7 @@ IDS = {name: Recipe(image_size=64, prune=ChannelPrune(ratio=ratio)).id for name,
 
 
 def three_targets(folder: Path) -> tuple[StudyConfig, Store]:
-    """The study's records in ``folder``; on the board there is nothing but the baseline."""
+    """The study's records in ``folder``; the phone runs two pictures at once, the board has only the baseline."""
     config = StudyConfig.model_validate(
         {
             "name": "everywhere",
@@ -34,7 +35,13 @@ def three_targets(folder: Path) -> tuple[StudyConfig, Store]:
     write_atomically(folder / "study.yaml", config.to_yaml())
     store = Store(folder)
     baseline = make_baseline()
-    there = dict.fromkeys((PHONE, BOARD), Elsewhere(artifact=baseline.artifact, measurement=baseline.measurement))
+    alone = baseline.measurement
+    assert alone is not None
+    two = alone.model_copy(update={"latency": replace(alone.latency, batch=2)})
+    there = {
+        PHONE: Elsewhere(artifact=baseline.artifact, measurement=two),
+        BOARD: Elsewhere(artifact=baseline.artifact, measurement=alone),
+    }
     store.append([baseline.model_copy(update={"elsewhere": there}), *map(_record, RATIOS)])
     return config, store
 

@@ -71,6 +71,14 @@ def test_filters_hold_for_all_fronts(opened: Opened) -> None:
     assert drawn(page, MAIN).shape == (2, 2)
 
 
+def test_milliseconds_of_several_pictures_say_so(opened: Opened) -> None:
+    page, legend = opened.page, "#targets-chart .target text"
+    assert page.locator(legend).all_text_contents() == [MAIN, PHONE, BOARD]
+    page.select_option("select[name=across]", "ms")
+    until(page, "document.querySelector('#targets-chart svg').getAttribute('aria-label').includes('ms, median')")
+    assert page.locator(legend).all_text_contents() == [MAIN, f"{PHONE}, 2 pictures at once", BOARD]
+
+
 def test_a_click_on_a_mark_and_a_tables_button_copy_the_recipe(opened: Opened) -> None:
     page = opened.page
     mark = page.locator(f"#targets-chart [data-target='{PHONE}'] .member").last

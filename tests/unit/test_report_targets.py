@@ -37,6 +37,7 @@ def test_each_target_has_its_own_front(tmp_path: Path) -> None:
     phone, board = (fronts(data)[name] for name in (PHONE, BOARD))
     held = [(own["id"], own["accuracy"], own["latency"]) for own in phone["members"]]
     assert held == [(IDS[name], ACCURACY[name], LATENCY[PHONE][name]) for name in ("small", "large")]
+    assert (phone["batch"], board["batch"]) == (2, 1)
     assert phone["members"][1]["picks"] and phone["members"][1]["mb"] == pytest.approx(7.0)
     assert [row[phone["table"]["header"].index("record")] for row in phone["table"]["rows"]] == [
         IDS["small"],

@@ -3,15 +3,18 @@
 /** The main target's front and those of the others, each from left to right, without what the filters leave out. */
 function frontsOf(across) {
   const main = DATA.front.map(({ row, picks, sure }) => ({ picks, sure, ...recordAt(row) }));
-  return [{ name: DATA.targets.main, members: main }, ...DATA.targets.fronts].map(({ name, members }) => {
+  return [{ name: DATA.targets.main, batch: DATA.batch, members: main }, ...DATA.targets.fronts].map(({ name, batch, members }) => {
     const own = members.map((member) => ({ kind: "front", row: R.id.indexOf(member.id), ...member }));
     const shown = own.filter(({ row }) => VIEW.rows[row]).map((member) => {
       const { recipe, text } = recordAt(member.row);
       return { ...member, recipe, text, target: name };
     });
-    return { name, members: shown.sort((a, b) => a[across] - b[across]) };
+    return { name, batch, members: shown.sort((a, b) => a[across] - b[across]) };
   });
 }
+
+/** A target's name; milliseconds of several pictures at once say so. */
+const legendOf = ({ name, batch }, across) => (across === "ms" && batch > 1 ? `${name}, ${batch} pictures at once` : name);
 
 const describeThere = (member) => `${describeMark(member)}\non ${member.target}`;
 
@@ -20,12 +23,13 @@ function drawTargets() {
   const across = VIEW.across;
   const fronts = frontsOf(across);
   const members = fronts.flatMap((front) => front.members);
-  const view = canvas(byId("targets-chart"), 380, `${DATA.metric} of the fronts on ${fronts.map(({ name }) => name).join(", ")} over ${axisTitle(across)}`);
+  const view = canvas(byId("targets-chart"), 380, `${DATA.metric} of the fronts on ${fronts.map(({ name }) => name).join(", ")} over ${AXES[across].title}`);
   const x = scale(members.map((member) => member[across]), view.left, view.right);
   const y = scale(members.map((member) => member.accuracy), view.bottom, view.top + 20 * fronts.length);
-  view.drawn.append(axes(x, y, axisTitle(across), DATA.metric));
+  view.drawn.append(axes(x, y, AXES[across].title, DATA.metric));
   const near = [];
-  fronts.forEach(({ name, members: own }, place) => {
+  fronts.forEach((front, place) => {
+    const { name, members: own } = front;
     const style = `place${place % 5}`;
     const group = svg("g", { class: `target ${style}`, "data-target": name, "aria-hidden": "true" }, staircase(own, x, y, across));
     for (const member of own) {
@@ -34,7 +38,7 @@ function drawTargets() {
       near.push({ left, top, mark: member, element: group });
     }
     const [left, top] = [view.left + 14, view.top - 14 + 20 * place];
-    group.append(targetShape(place, left, top, "key"), svg("text", { x: left + 13, y: top + 4 }, name));
+    group.append(targetShape(place, left, top, "key"), svg("text", { x: left + 13, y: top + 4 }, legendOf(front, across)));
     view.drawn.append(group);
   });
   wirePointer(view.drawn, near, describeThere);

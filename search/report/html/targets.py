@@ -39,6 +39,7 @@ def _front(own: Object, seen: Records, finals: Finals) -> Object:
     again = measured_again(seen, finals)
     picks = picked_members(own)
     return {
+        "batch": own["baseline"]["latency_batch"],
         "hypervolume": own["hypervolume"],
         "again": len(again),
         "troubles": troubles(again, finals),
