@@ -27,12 +27,8 @@ LatencyOn = Mapping[str, MeasureLatency]
 Tell = Callable[[str], None]
 
 
-def silent(line: str) -> None:
-    """Says nothing."""
-
-
 def finish(
-    config: StudyConfig, folder: Path, store: Store, place: Workplace, latency_on: LatencyOn, tell: Tell = silent
+    config: StudyConfig, folder: Path, store: Store, place: Workplace, latency_on: LatencyOn, tell: Tell
 ) -> None:
     """Writes the results; what was measured after the search before is not measured again.
 
@@ -48,9 +44,7 @@ def finish(
     write_html(config, store, result, folder, out=folder / "report.html")
 
 
-def measure_fronts(
-    config: StudyConfig, store: Records, place: Workplace, latency_on: LatencyOn, tell: Tell = silent
-) -> None:
+def measure_fronts(config: StudyConfig, store: Records, place: Workplace, latency_on: LatencyOn, tell: Tell) -> None:
     """Measures the front of every target again, and its members on the test split if there is one.
 
     Without the main target a study has no end. Another one that cannot be measured costs its own records a reason.
