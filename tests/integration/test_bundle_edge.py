@@ -233,7 +233,8 @@ def test_the_benchmark_times_the_model_and_says_whether_it_answers_as_expected(
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
     assert told["answers_as_expected"] is True and told["pixels_apart"] < 0.01
-    assert 0 < told["model_ms_p50"] < told["whole_ms_p50"]
+    assert min(told["model_ms_p50"], told["whole_ms_p50"]) > 0
+    assert 0 < told["model_cpu_ms_p50"] < told["whole_cpu_ms_p50"]  # other work adds nothing to these
     assert told["card_ms_p50"] == 4.0
     about = detector / "bundle.json"
     before = about.read_text()

@@ -268,7 +268,7 @@ def test_ten_thousand_records_load_in_three_seconds(chromium: Any, tmp_path: Pat
     out = tmp_path / "report.html"
     notes = {name: [] for name in ("sure", "quantization", "search", "measured")}
     write_atomically(out, page({**data, "pictures": {"why": "there are none"}, "notes": notes}))
-    seconds = list[float]()
+    seconds, filters = list[float](), list[float]()
     for _ in range(3):  # other work on the machine only ever adds
         context = chromium.new_context(viewport={"width": 1200, "height": 900})
         opened = Opened(context.new_page())
@@ -277,13 +277,13 @@ def test_ten_thousand_records_load_in_three_seconds(chromium: Any, tmp_path: Pat
         complete = sum(record.state == "complete" for record in store.searched)
         assert shown.locator("#front-chart .records .record").count() == complete == MANY * 4 // 5
         assert shown.locator("#record-table tbody tr").count() == 20
-        took = shown.evaluate(TIMED_FILTER)
-        assert took <= 1.0, f"a filter takes {took} s"
+        filters.append(shown.evaluate(TIMED_FILTER))
         assert (opened.errors, opened.requests) == ([], [])
         context.close()
     print(f"{MANY} records, {out.stat().st_size / 1e6:.1f} MB: there after {min(seconds):.2f} s of {seconds}")
-    print(f"a filter took {took:.2f} s")
+    print(f"a filter took {min(filters):.2f} s of {filters}")
     assert min(seconds) <= SECONDS
+    assert min(filters) <= 1.0
 
 
 def test_hostile_words_stay_words(chromium: Any, tmp_path: Path) -> None:

@@ -271,7 +271,6 @@ def test_latency_of_several_pictures_is_compared_with_as_many(model: Path, bundl
     assert "one picture at a time" not in card
     once, together = (verify_bundle(own, seconds=1.0).measured for own in (bundle, four))
     assert [found["latency_batch"] for found in (once, together)] == [1, 4]
-    assert together["latency_ms_p50"] > 2 * once["latency_ms_p50"]
     done = subprocess.run(
         [sys.executable, "benchmark.py", "--runs", "2", "--json"], cwd=four, capture_output=True, text=True, check=True
     )
