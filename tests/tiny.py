@@ -44,15 +44,17 @@ SHORT: dict[str, Any] = {
 }
 
 
-def tiny_model(*, seed: int = 0, width: float = 0.125, architecture: dict[str, Any] | None = None) -> DetectionModel:
-    """An untrained YOLOv8 for the digits, no two of whose channels are alike, with scores all over 0 to 1.
+def tiny_model(
+    *, seed: int = 0, width: float = 0.125, family: str = "v8/yolov8", architecture: dict[str, Any] | None = None
+) -> DetectionModel:
+    """An untrained YOLO for the digits, no two of whose channels are alike, with scores all over 0 to 1.
 
-    ``width`` 0.125 makes every layer half as wide as in YOLOv8n, which has 0.25; ``architecture`` has other layers
-    than YOLOv8's. The weights are frozen, as those
-    of Ultralytics' checkpoints are.
+    ``width`` 0.125 makes every layer half as wide as in YOLOv8n, which has 0.25; ``family`` is one of Ultralytics'
+    files; ``architecture`` has other layers than that. The weights are frozen, as those of Ultralytics' checkpoints
+    are.
     """
     torch.manual_seed(seed)
-    content: Any = YAML.load(str(ROOT / "cfg/models/v8/yolov8.yaml"))
+    content: Any = YAML.load(str(ROOT / f"cfg/models/{family}.yaml"))
     content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33, width, 1024]}, **(architecture or {})}
     model = DetectionModel(content, verbose=False)
     for module in model.modules():

@@ -1,17 +1,18 @@
-"""C2f blocks in a form that can be pruned, and back.
+"""Blocks that compute one convolution and cut its output in two, in a form that can be pruned, and back.
 
-C2f computes one convolution and cuts its output in two (``chunk``), which Torch-Pruning cannot trace. As two
-convolutions the block computes the same numbers and can be pruned; afterwards the two are joined again. Where the
-halves were pruned unequally the block becomes a ``SplitC2f``, which cuts at the right place.
+They are C2f, those made of it such as YOLO11's C3k2, and C2PSA. Torch-Pruning cannot trace the cut (``chunk``). As two
+convolutions a block computes the same numbers and can be pruned; afterwards the two are joined again. Where the
+halves were pruned unequally the block becomes one with ``sizes``, which cuts at the right place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import C2f, Conv
+from ultralytics.nn.modules import C2PSA, C2f, Conv
 
 
 class SplitC2f(C2f):
@@ -28,32 +29,79 @@ class SplitC2f(C2f):
     forward_split = forward  # the exporter puts this one in the place of forward
 
 
-class TwoConvC2f(nn.Module):
-    """A C2f as two convolutions; exists only while a model is being pruned."""
+class SplitC2PSA(C2PSA):
+    """A C2PSA whose two parts have ``sizes`` channels. Checkpoints that hold one need this module to be importable."""
 
-    def __init__(self, block: C2f) -> None:
+    sizes: tuple[int, int]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to the same shape, but for the channels."""
+        first, second = self.cv1(x).split(self.sizes, 1)
+        return self.cv2(torch.cat([first, self.m(second)], 1))
+
+
+class TwoConvs(nn.Module):
+    """A block as two convolutions; exists only while a model is being pruned.
+
+    It computes the same numbers as the block that it was made from. Joined again it is of the type ``even`` if the
+    two have as many channels, or else ``uneven``.
+    """
+
+    even: type[nn.Module]
+    uneven: type[nn.Module]
+
+    m: Any
+    cv2: Conv
+
+    def __init__(self, block: Any) -> None:
         super().__init__()
-        sizes = block.sizes if isinstance(block, SplitC2f) else (block.c, block.c)
+        cut = type(block) is self.uneven
+        if not cut:
+            self.even = type(block)  # such as C3k2, which differs in what it repeats
+        sizes: Any = block.sizes if cut else (block.c, block.c)
         self.first, self.second = _split(block.cv1, sizes)
         self.m, self.cv2 = block.m, block.cv2
         _note(self, f=block.f, i=block.i, type=block.type, np=block.np)
         self.training = block.training
 
+
+class TwoConvC2f(TwoConvs):
+    """A C2f or a block that is made of one."""
+
+    even, uneven = C2f, SplitC2f
+
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C1, H, W) to (N, C2, H, W), with the same numbers as the C2f that it was made from."""
+        """Maps (N, C1, H, W) to (N, C2, H, W)."""
         parts = [self.first(x), self.second(x)]
         parts.extend(block(parts[-1]) for block in self.m)
         return self.cv2(torch.cat(parts, 1))
 
 
+class TwoConvC2PSA(TwoConvs):
+    """A C2PSA: attention on one half."""
+
+    even, uneven = C2PSA, SplitC2PSA
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to the same shape, but for the channels."""
+        return self.cv2(torch.cat([self.first(x), self.m(self.second(x))], 1))
+
+
 def to_two_convs(model: nn.Module) -> None:
-    """Replaces every C2f inside ``model``, in place."""
-    _replace(model, lambda module: TwoConvC2f(module) if type(module) is C2f or type(module) is SplitC2f else None)
+    """Replaces every such block inside ``model``, in place."""
+    _replace(model, _as_two_convs)
 
 
 def from_two_convs(model: nn.Module) -> None:
     """Undoes ``to_two_convs``, in place, whatever was pruned in between."""
-    _replace(model, lambda module: _joined(module) if isinstance(module, TwoConvC2f) else None)
+    _replace(model, lambda module: _joined(module) if isinstance(module, TwoConvs) else None)
+
+
+def _as_two_convs(module: nn.Module) -> TwoConvs | None:
+    forward = type(module).forward
+    if forward in (C2f.forward, SplitC2f.forward):
+        return TwoConvC2f(module)
+    return TwoConvC2PSA(module) if forward in (C2PSA.forward, SplitC2PSA.forward) else None
 
 
 def _replace(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
@@ -76,14 +124,14 @@ def _split(conv: Conv, sizes: tuple[int, int]) -> tuple[Conv, Conv]:
     return halves[0], halves[1]
 
 
-def _joined(block: TwoConvC2f) -> C2f:
+def _joined(block: TwoConvs) -> nn.Module:
     first, second = block.first, block.second
     sizes = (first.conv.out_channels, second.conv.out_channels)
-    kind = C2f if sizes[0] == sizes[1] else SplitC2f
-    joined = kind.__new__(kind)  # the constructor would build layers of other shapes
+    kind = block.even if sizes[0] == sizes[1] else block.uneven
+    joined: Any = kind.__new__(kind)  # the constructor would build layers of other shapes
     nn.Module.__init__(joined)
     joined.c = sizes[1]
-    if isinstance(joined, SplitC2f):
+    if kind is block.uneven:
         joined.sizes = sizes
     joined.cv1 = Conv(first.conv.in_channels, sum(sizes), 1, 1)
     joined.cv1.conv.weight.data = torch.cat([first.conv.weight.data, second.conv.weight.data])

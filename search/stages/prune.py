@@ -16,8 +16,10 @@ from search.stages.c2f import from_two_convs, to_two_convs
 from search.stages.labelled import Batch
 from search.stages.norm import reestimate_norms
 from search.stages.prune_importance import IMPORTANCES, NEEDS_LABELS, Importance
-from search.stages.prune_layers import layer_ratios, output_layers, protected_layers
+from search.stages.prune_layers import layer_ratios, protected_layers, whole_layers
 from search.stages.prune_sensitivity import sensitive_ratios
+from search.stages.psa import close_attention, open_attention
+from search.stages.traceable import check_traceable
 from spaces.recipe import ChannelPruning, LayerwisePrune
 
 Counts = Mapping[str, int]  # channels that a layer puts out, by its name in a model whose C2f are two convolutions
@@ -93,7 +95,7 @@ def prune_to(
         image_size,
         pruning_ratio=0.0,
         pruning_ratio_dict=ratios,
-        ignored_layers=output_layers(pruned),
+        ignored_layers=whole_layers(pruned),
     )
     return _closed(pruned, part, batches)
 
@@ -104,9 +106,11 @@ def channel_counts(model: nn.Module) -> dict[str, int]:
 
 
 def opened(model: nn.Module) -> nn.Module:
-    """A copy that can be traced and pruned: C2f blocks as two convolutions, in eval mode, nothing frozen."""
+    """A copy that can be traced and pruned: in eval mode, nothing frozen, and no view that the tracer cannot follow."""
+    check_traceable(model)
     copy = deepcopy(model).eval()
     to_two_convs(copy)
+    open_attention(copy)
     return copy.requires_grad_(True)  # loaded weights may be frozen, and the tracer skips frozen layers
 
 
@@ -148,6 +152,7 @@ def _convolutions(model: nn.Module) -> Iterable[tuple[str, nn.Conv2d]]:
 def _closed(model: nn.Module, part: ChannelPruning, batches: Sequence[Batch]) -> nn.Module:
     """Undoes ``opened``, in place."""
     from_two_convs(model)
+    close_attention(model)
     model.zero_grad()
     freeze_dfl(model)
     if part.reestimate_bn:

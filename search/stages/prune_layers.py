@@ -7,7 +7,8 @@ from typing import cast
 
 from torch import nn
 
-from search.stages.c2f import TwoConvC2f
+from search.stages.c2f import TwoConvs
+from search.stages.psa import heads_layers
 from search.tasks.table import kind_of_model
 from spaces.parts.prune import named_ratios
 from spaces.recipe import ChannelPruning, LayerwisePrune
@@ -19,22 +20,27 @@ def output_layers(model: nn.Module) -> list[nn.Module]:
     return [layer for module in model.modules() for layer in kind.outputs(module)]
 
 
+def whole_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that keep all of their channels in any case: the model's outputs, and those inside of attentions."""
+    return [*output_layers(model), *heads_layers(model)]
+
+
 def protected_layers(model: nn.Module, part: ChannelPruning) -> list[nn.Module]:
-    """The convolutions that keep all of their channels: the model's outputs, and those that ``part`` leaves out.
+    """The convolutions that keep all of their channels: ``whole_layers``, and those that ``part`` leaves out.
 
     Raises:
         ValueError: no layer is left to prune.
     """
     names = public_names(model)
     chosen = [layer for layer, name in names.items() if _chosen(name, model, part)]
-    outputs = output_layers(model)
-    free = [layer for layer in chosen if not any(layer in list(output.modules()) for output in outputs)]
+    whole = whole_layers(model)
+    free = [layer for layer in chosen if not any(layer in list(other.modules()) for other in whole)]
     if not free:
         raise ValueError(
             f"prune: where {part.where!r}, include {part.include!r} and exclude {part.exclude!r} leave no layer to "
             f"prune; layers have names such as {next(iter(names.values()), 'model.0.conv')}"
         )
-    return [*outputs, *(layer for layer in names if layer not in chosen)]
+    return [*whole, *(layer for layer in names if layer not in chosen)]
 
 
 def layer_ratios(model: nn.Module, part: LayerwisePrune) -> dict[nn.Module, float]:
@@ -52,7 +58,7 @@ def layer_ratios(model: nn.Module, part: LayerwisePrune) -> dict[nn.Module, floa
 
 def public_names(model: nn.Module) -> dict[nn.Module, str]:
     """The name of every convolution in the model as its user knows it, where a C2f's first convolution is one."""
-    blocks = [name for name, module in model.named_modules() if isinstance(module, TwoConvC2f)]
+    blocks = [name for name, module in model.named_modules() if isinstance(module, TwoConvs)]
     names: dict[nn.Module, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):

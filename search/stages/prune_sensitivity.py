@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from search.cache import StageCache
 from search.stages.labelled import Batch, batch_loss
 from search.stages.prune_importance import Importance
-from search.stages.prune_layers import output_layers
+from search.stages.prune_layers import whole_layers
 from spaces.recipe import ChannelPruning
 
 LEVELS = (0.25, 0.5, 0.75, 1.0)  # shares of a group's channels that are silenced; the last leaves one channel
@@ -73,7 +73,7 @@ def scan(model: nn.Module, graph: tp.DependencyGraph, importance: Importance, ba
     names = {module: name for name, module in model.named_modules()}
     before = _loss(model, batches)
     curves: Curves = {}
-    for group in _groups(graph, output_layers(model)):
+    for group in _groups(graph, whole_layers(model)):
         scores = importance(group)
         if scores is None:  # such as of a group without a norm, by its scale: it is not pruned
             continue

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import SPPF, C2f, Classify, Concat, Conv, Detect
-from ultralytics.nn.modules.block import Bottleneck
+from ultralytics.nn.modules import C2PSA, C3, SPPF, C2f, C3k2, Classify, Concat, Conv, Detect, DWConv
+from ultralytics.nn.modules.block import Attention, Bottleneck, C3k, PSABlock
 
 from search.tasks.table import kind_of_model
 from spaces.parts.structure import Scale
@@ -104,6 +104,56 @@ def _c2f(large: C2f, small: C2f, inputs: Sequence[Kept]) -> Kept:
     return _inherit(large.cv2, small.cv2, [Kept(channels=joined.channels, of=(2 + len(large.m)) * large.c)])
 
 
+def _c3(large: C3, small: C3, inputs: Sequence[Kept]) -> Kept:
+    deep, beside = _inherit(large.cv1, small.cv1, inputs), _inherit(large.cv2, small.cv2, inputs)
+    for theirs, own in zip(large.m, small.m, strict=False):  # the last repeats may be gone
+        _inherit(theirs, own, [deep])
+    return _inherit(large.cv3, small.cv3, [_concat(large, small, [deep, beside])])
+
+
+def _c2psa(large: C2PSA, small: C2PSA, inputs: Sequence[Kept]) -> Kept:
+    part = _first(small.c, large.c)
+    halves = _concat(large, small, [part, part])
+    _slice_conv(large.cv1, small.cv1, halves, inputs[0])  # cut in two behind it
+    for theirs, own in zip(large.m, small.m, strict=False):  # the last repeats may be gone
+        _inherit(theirs, own, [part])
+    return _inherit(large.cv2, small.cv2, [halves])
+
+
+def _psa_block(large: PSABlock, small: PSABlock, inputs: Sequence[Kept]) -> Kept:
+    _inherit(large.attn, small.attn, inputs)
+    return _inherit(large.ffn, small.ffn, inputs)
+
+
+def _attention(large: Attention, small: Attention, inputs: Sequence[Kept]) -> Kept:
+    """The first queries, keys and values of all heads in a row; where heads are as wide, those of the first heads."""
+    order = torch.empty(small.qkv.conv.out_channels, dtype=torch.long)
+    for theirs, own in zip(_head_parts(large), _head_parts(small), strict=True):
+        order[own] = theirs[: len(own)]
+    _slice_conv(large.qkv, small.qkv, Kept(channels=order, of=large.qkv.conv.out_channels), inputs[0])
+    values = _first(small.pe.conv.out_channels, large.pe.conv.out_channels)
+    _inherit_depthwise(large.pe, small.pe, values)
+    return _inherit(large.proj, small.proj, [values])
+
+
+def _head_parts(attention: Attention) -> list[Tensor]:
+    """Where the queries, keys and values of all heads are among the channels that each head cuts its own from."""
+    sizes = [attention.key_dim, attention.key_dim, attention.head_dim]
+    channels = torch.arange(attention.num_heads * sum(sizes)).view(attention.num_heads, -1)
+    return [part.flatten() for part in channels.split(sizes, dim=1)]
+
+
+def _dwconv(large: DWConv, small: DWConv, inputs: Sequence[Kept]) -> Kept:
+    if not large.conv.groups == large.conv.in_channels == large.conv.out_channels:
+        raise ValueError("structure: scale knows no way to slice the weights of a DWConv that changes the channels")
+    _inherit_depthwise(large, small, inputs[0])
+    return inputs[0]
+
+
+def _inherit_depthwise(large: Conv, small: Conv, rows: Kept) -> None:
+    _slice_conv(large, small, rows, _first(1, 1))  # each channel sees itself alone
+
+
 def _sppf(large: SPPF, small: SPPF, inputs: Sequence[Kept]) -> Kept:
     part = _inherit(large.cv1, small.cv1, inputs)
     copies = large.cv2.conv.in_channels // part.of  # as it is, and pooled again and again
@@ -154,12 +204,19 @@ def _first(count: int, of: int) -> Kept:
 
 # How each kind of layer takes its weights: (large, small, what is kept of its inputs) gives what is kept of its output.
 INHERITS: dict[type[nn.Module], Callable[[Any, Any, Sequence[Kept]], Kept]] = {
+    Attention: _attention,
     Bottleneck: _bottleneck,
+    C2PSA: _c2psa,
     C2f: _c2f,
+    C3: _c3,
+    C3k: _c3,
+    C3k2: _c2f,
     Classify: _classify,
     Concat: _concat,
     Conv: _conv,
+    DWConv: _dwconv,
     Detect: _detect,
+    PSABlock: _psa_block,
     SPPF: _sppf,
     nn.Conv2d: _plain,
     nn.Sequential: _sequence,
