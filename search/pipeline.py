@@ -24,6 +24,7 @@ from search.stages.activation import blend_activation, swap_activation
 from search.stages.export import export_onnx, finish_onnx
 from search.stages.finetune import OnEpoch, Snapshot, silent
 from search.stages.formats import export_format
+from search.stages.heads import load_model
 from search.stages.litert import write_litert
 from search.stages.prune import needs_batches
 from search.stages.prune_order import prune_in_training, prune_untrained
@@ -59,10 +60,8 @@ LABELLED_BATCHES = 4  # of 16 images, for pruning that looks at gradients, losse
 
 
 def load_baseline(path: Path) -> nn.Module:
-    """The model in a checkpoint, in float, by Ultralytics' loader, which refuses pickled code of others."""
-    from ultralytics.nn.tasks import load_checkpoint
-
-    return load_checkpoint(str(path))[0]
+    """The model in a checkpoint, as ``load_model``."""
+    return load_model(path)
 
 
 def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:

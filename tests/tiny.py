@@ -17,6 +17,8 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT, ROOT, YAML
 
+from search.tasks.detect import build
+
 SIZE = 64  # px, side of the pictures and of the models' input
 CLASSES = 10
 BINS = 16  # of a box side's distribution
@@ -56,7 +58,8 @@ def tiny_model(
     torch.manual_seed(seed)
     content: Any = YAML.load(str(ROOT / f"cfg/models/{family}.yaml"))
     content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33, width, 1024]}, **(architecture or {})}
-    model = DetectionModel(content, verbose=False)
+    model: DetectionModel = build(content, None)
+    bins = head(model).reg_max
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -66,8 +69,8 @@ def tiny_model(
             module.running_var.uniform_(0.5, 1.5)
     for boxes, scores in zip(*branches(model), strict=True):
         assert boxes.bias is not None and scores.bias is not None
-        near = -0.5 * torch.arange(BINS).repeat(4)  # near distances are likelier, so that boxes are small
-        boxes.bias.data = near + 0.1 * torch.randn(4 * BINS)
+        near = -0.5 * torch.arange(bins).repeat(4)  # near distances are likelier, so that boxes are small
+        boxes.bias.data = near + 0.1 * torch.randn(4 * bins)
         scores.bias.data.uniform_(-2, 2)
     names = {label: str(label) for label in range(CLASSES)}
     for name, value in {"names": names, "args": dict(DEFAULT_CFG_DICT), "task": "detect"}.items():

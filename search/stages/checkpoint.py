@@ -57,9 +57,6 @@ def load_checkpoint(trainer: Any, path: Path) -> bool:
     trainer.ema.updates = state["updates"]
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.scaler.load_state_dict(state["scaler"])
-    for _ in range(trainer.start_epoch):
-        if hasattr(model.criterion, "update"):  # losses that change from epoch to epoch count them
-            model.criterion.update()
     _restore_order(trainer)
     states = state["random"]
     _restore_random_state(states[min(process(), len(states) - 1)])  # there may be more processes than there were

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from ultralytics.nn.modules import Detect
-from ultralytics.nn.tasks import load_checkpoint
 
+from search.stages.heads import load_model
 from spaces.recipe import Distill, FeatureDistill, FeatureLogitDistill, LogitDistill, NoDistill, Part, UnlabeledDistill
 
 Answers = dict[str, Any]  # "scores" (N, C, A) logits, "boxes" (N, 4 * bins, A) logits, "feats" inputs of the head
@@ -52,7 +52,7 @@ def lesson(part: Distill, baseline: Path) -> Lesson | None:
 def load_teacher(student: nn.Module, lesson: Lesson) -> tuple[nn.Module, torch.device]:
     """The frozen teacher, on the device that ``lesson`` says or beside the student."""
     device = _device(lesson.device) if lesson.device else next(student.parameters()).device
-    return load_checkpoint(str(lesson.teacher))[0].to(device).eval().requires_grad_(False), device
+    return load_model(lesson.teacher).to(device).eval().requires_grad_(False), device
 
 
 class TaughtLoss:
@@ -71,32 +71,23 @@ class TaughtLoss:
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> Loss:
         """The loss of the student's answers ``preds`` to ``batch["img"]``, (N, 3, H, W) in [0, 1]."""
-        own = _branches(preds)
-        losses, items = self.labels(preds, batch) if self.lesson.labels else (own[0]["scores"].new_zeros(0), {})
+        own = _raw(preds)
+        losses, items = self.labels(preds, batch) if self.lesson.labels else (own["scores"].new_zeros(0), {})
         with torch.no_grad():
-            taught = self.teacher(batch["img"].to(self.device))
-        distance = self._distance(own, _branches(taught))
+            taught = _raw(self.teacher(batch["img"].to(self.device)))
+        distance = self._distance(own, _moved(taught, own["scores"].device))
         return torch.cat([losses, distance[None] * len(batch["img"])]), {**items, "dis_loss": distance.detach()}
 
-    def update(self) -> None:
-        """Ends an epoch; the loss of heads with two branches moves its weight from one to the other."""
-        if hasattr(self.labels, "update"):
-            self.labels.update()
-
-    def _distance(self, student: list[Answers], teacher: list[Answers]) -> Tensor:
-        total = student[0]["scores"].new_zeros(())
+    def _distance(self, student: Answers, teacher: Answers) -> Tensor:
+        total = student["scores"].new_zeros(())
         if self.lesson.feature_weight:
-            target = _moved(teacher[0], total.device)
-            confidence = target["scores"].sigmoid().amax(1, keepdim=True)
-            shapes = [feature.shape[2] * feature.shape[3] for feature in target["feats"]]
-            features = [project(f) for project, f in zip(self.student.projectors, student[0]["feats"], strict=True)]
-            for level in zip(features, target["feats"], confidence.split(shapes, -1), strict=True):
+            confidence = teacher["scores"].sigmoid().amax(1, keepdim=True)
+            shapes = [feature.shape[2] * feature.shape[3] for feature in teacher["feats"]]
+            features = [project(f) for project, f in zip(self.student.projectors, student["feats"], strict=True)]
+            for level in zip(features, teacher["feats"], confidence.split(shapes, -1), strict=True):
                 total = total + self.lesson.feature_weight * feature_loss(*level)
         if self.lesson.logit_weight:
-            teachers = teacher if len(teacher) == len(student) else teacher[:1] * len(student)  # one teaches both
-            for own, taught in zip(student, teachers, strict=True):
-                distance = logit_loss(own, _moved(taught, total.device), self.lesson.temperature)
-                total = total + self.lesson.logit_weight * distance / len(student)
+            total = total + self.lesson.logit_weight * logit_loss(student, teacher, self.lesson.temperature)
         return total
 
 
@@ -105,7 +96,7 @@ def add_projectors(student: nn.Module, teacher: Path) -> None:
 
     Two 1x1 convolutions for each level, as in Ultralytics' DistillationModel.
     """
-    wide = _widths(load_checkpoint(str(teacher))[0])
+    wide = _widths(load_model(teacher))
     student.projectors = nn.ModuleList(
         nn.Sequential(nn.Conv2d(own, other, 1), nn.ReLU(inplace=True), nn.Conv2d(other, other, 1))
         for own, other in zip(_widths(student), wide, strict=True)
@@ -126,8 +117,9 @@ def logit_loss(student: Answers, teacher: Answers, temperature: float) -> Tensor
 
     Of every cell: the divergence of each class score, as the chance of a yes, and of the distributions of the four
     box sides, averaged over the sides; both softened by ``temperature`` and so times its square, as in Hinton et al.
-    (arXiv:1503.02531) and Localization Distillation (Zheng et al., arXiv:2102.12252). Cells are averaged with the
-    teacher's highest class score as their weight.
+    (arXiv:1503.02531) and Localization Distillation (Zheng et al., arXiv:2102.12252). A head with one number for a
+    side, as YOLO26's, has no distributions: there it is the smooth distance of the numbers, in cells, unsoftened.
+    Cells are averaged with the teacher's highest class score as their weight.
     """
     confidence = teacher["scores"].sigmoid().amax(1)  # (N, A)
     ours, theirs = student["scores"] / temperature, teacher["scores"] / temperature
@@ -137,15 +129,18 @@ def logit_loss(student: Answers, teacher: Answers, temperature: float) -> Tensor
         functional.binary_cross_entropy_with_logits(ours, chance, reduction="none")
         - functional.binary_cross_entropy_with_logits(theirs, chance, reduction="none")
     ).sum(1)
-    sides = [answers["boxes"].unflatten(1, (4, -1)).div(temperature).log_softmax(2) for answers in (student, teacher)]
-    boxes = functional.kl_div(*sides, reduction="none", log_target=True).sum(2).mean(1)  # (N, A)
+    own, taught = (answers["boxes"].unflatten(1, (4, -1)) for answers in (student, teacher))  # (N, 4, bins, A)
+    if own.shape[2] > 1:
+        sides = [values.div(temperature).log_softmax(2) for values in (own, taught)]
+        boxes = functional.kl_div(*sides, reduction="none", log_target=True).sum(2).mean(1)  # (N, A)
+    else:
+        boxes = functional.smooth_l1_loss(own, taught, reduction="none").mean((1, 2)) / temperature**2
     return temperature**2 * ((scores + boxes) * confidence).sum() / (confidence.sum() + 1e-9)
 
 
-def _branches(preds: Any) -> list[Answers]:
-    """The raw answers of each branch of a head, of a model that trains or one that predicts."""
-    raw = preds[1] if isinstance(preds, tuple) else preds
-    return [raw["one2many"], raw["one2one"]] if "one2many" in raw else [raw]
+def _raw(preds: Any) -> Answers:
+    """The raw answers of a head, of a model that trains or one that predicts."""
+    return preds[1] if isinstance(preds, tuple) else preds
 
 
 def _moved(answers: Answers, device: torch.device) -> Answers:

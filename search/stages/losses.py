@@ -33,10 +33,8 @@ def label_loss(model: Any, label_smoothing: float) -> Any:
 
 
 def smooth_boxes(criterion: Any, share: float) -> Any:
-    """The loss of a detector, with smoothed class targets; heads with two branches have a loss for each."""
-    parts = [criterion.one2many, criterion.one2one] if hasattr(criterion, "one2one") else [criterion]
-    for part in parts:
-        part.bce = SmoothedBCE(share)
+    """The loss of a detector, with smoothed class targets."""
+    criterion.bce = SmoothedBCE(share)
     return criterion
 
 

@@ -80,15 +80,8 @@ def rounded_convs(model: nn.Module, part: WeightQat | Int8Qat) -> dict[str, nn.C
             skipped |= {id(inner) for inner in module.modules()}
     convs = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     if isinstance(part, WeightQat):
-        skipped |= {id(next(iter(convs.values()))), *map(id, _last_layers(model))}
+        skipped |= {id(next(iter(convs.values()))), *map(id, output_layers(model))}
     return {name: conv for name, conv in convs.items() if id(conv) not in skipped}
-
-
-def _last_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers that give the model's answer, those of branches without non-maximum suppression too."""
-    names = ("one2one_cv2", "one2one_cv3")
-    branches = [branch for head in model.modules() for name in names for branch in getattr(head, name, None) or ()]
-    return [*output_layers(model), *(branch[-1] for branch in branches)]
 
 
 class Lattice(nn.Module):

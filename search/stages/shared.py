@@ -43,11 +43,9 @@ def share_loss(criterion: Any) -> Any:
     What a teacher adds is a mean over each process's own images.
     """
     labels = getattr(criterion, "labels", criterion)
-    parts = [labels.one2many, labels.one2one] if hasattr(labels, "one2one") else [labels]
-    if not hasattr(parts[0], "assigner"):
+    if not hasattr(labels, "assigner"):
         return _averaged(criterion)
-    for part in parts:
-        part.loss = _measured_together(part)
+    labels.loss = _measured_together(labels)
     return criterion
 
 

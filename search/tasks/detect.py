@@ -85,10 +85,14 @@ def singles(batch: Batch) -> list[Batch]:
 
 
 def build(architecture: Any, classes: int | None) -> Any:
-    """Ultralytics' model, untrained."""
+    """Ultralytics' model, untrained, with one head."""
     from ultralytics.nn.tasks import DetectionModel
 
-    return DetectionModel(architecture, nc=classes, verbose=False)
+    from search.stages.heads import keep_one_head
+
+    model = DetectionModel(architecture, nc=classes, verbose=False)
+    keep_one_head(model)
+    return model
 
 
 def trainer() -> type:

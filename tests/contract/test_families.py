@@ -23,10 +23,13 @@ from ultralytics.utils import YAML
 from search.cache import StageCache
 from search.pipeline import Inputs, shape, train, write_leaf
 from search.stages.c2f import SplitC2f, SplitC2PSA
+from search.stages.distill import logit_loss
 from search.stages.export import export_onnx
+from search.stages.heads import load_model
 from search.stages.prune import opened, prune_channels
 from search.stages.psa import NarrowAttention
 from search.stages.structure import change_structure
+from search.tasks.detect import build
 from spaces.combine import recipe_of
 from spaces.recipe import ChannelPrune, Export, Scale
 from spaces.techniques import Setting
@@ -35,7 +38,7 @@ from tests.contract.test_structure_scale import shapes, silencer
 from tests.tiny import CLASSES, OUTPUT, SIZE, answers, noise, onnx_answers, parameters, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ["v3/yolov3-tiny", "v5/yolov5", "v6/yolov6", "v8/yolov8-ghost", "v8/yolov8-p2", "11/yolo11"]
+FAMILIES = ["v3/yolov3-tiny", "v5/yolov5", "v6/yolov6", "v8/yolov8-ghost", "v8/yolov8-p2", "11/yolo11", "26/yolo26"]
 SCOPES: list[Literal["layer", "global"]] = ["layer", "global"]
 Family = Callable[[str], DetectionModel]
 Smaller = Callable[[str, str], nn.Module]
@@ -142,11 +145,11 @@ def test_a_new_process_reads_what_was_pruned_unequally(smaller: Smaller, tmp_pat
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), answers(small, noise(1)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["v5/yolov5", "v8/yolov8-p2", "11/yolo11"])
+@pytest.mark.parametrize("name", ["v5/yolov5", "v8/yolov8-p2", "11/yolo11", "26/yolo26"])
 def test_a_scaled_model_has_the_shapes_of_its_family(family: Family, name: str) -> None:
     content: Any = YAML.load(str(ULTRALYTICS / f"cfg/models/{name}.yaml"))
     content |= {"nc": CLASSES, "scale": "n", "scales": {"n": [0.33 * 0.5, 0.25 * 0.75, 1024]}}
-    expected = DetectionModel(content, verbose=False)
+    expected = build(content, None)
     scaled = change_structure(family(name), Scale(width=0.75, depth=0.5), seed=0)
     assert shapes(scaled) == shapes(expected)
     assert np.isfinite(answers(scaled, noise(1))).all()
@@ -169,6 +172,7 @@ def test_a_narrower_yolo11_computes_what_the_wide_one_does_without_its_last_chan
     [
         ("11/yolo11", ("prune-global", "relu", "distill-both"), ("int8-minmax", "fast-dfl", "compact")),
         ("11/yolo11", ("depthwise", "prune-taylor", "qat-w4"), ("fast-dfl",)),
+        ("26/yolo26", ("prune-global", "relu", "distill-both"), ("int8-minmax", "compact")),
         ("v5/yolov5", ("prune-sensitivity", "hardswish", "distill-feature"), ("int8-minmax", "fast-dfl")),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
@@ -214,3 +218,31 @@ def test_an_opened_model_has_the_gradients_of_the_original(family: Family) -> No
     torch.testing.assert_close(torch.cat(halves), plain["model.10.cv1.conv.weight"], rtol=1e-3, atol=1e-3)
     for name in plain.keys() & ours.keys():
         torch.testing.assert_close(ours[name], plain[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["26/yolo26", "v10/yolov10n"])
+def test_of_two_heads_the_one_is_kept_that_ultralytics_exports(name: str, tmp_path: Path) -> None:
+    content: Any = YAML.load(str(ULTRALYTICS / f"cfg/models/{name}.yaml"))
+    torch.manual_seed(0)
+    both = DetectionModel(content | {"nc": CLASSES, "scale": "n"}, verbose=False).eval()
+    assert any("one2one" in parameter for parameter, _ in both.named_parameters())
+    torch.save({"model": both}, tmp_path / "both.pt")
+    one = load_model(tmp_path / "both.pt")
+    assert not [parameter for parameter, _ in one.named_parameters() if "one2one" in parameter]
+    assert np.array_equal(answers(one, noise(2)), answers(both, noise(2)))
+    assert shapes(one) == shapes(build(one.yaml, None))
+    both.end2end = True
+    torch.save({"model": both.fuse()}, tmp_path / "fused.pt")
+    with pytest.raises(ValueError, match="it was fused and has only its one-to-one head left"):
+        load_model(tmp_path / "fused.pt")
+
+
+def test_box_sides_of_one_number_are_taught_by_their_distance() -> None:
+    student, teacher = (
+        {"scores": torch.zeros(1, 2, 3), "boxes": torch.tensor(sides).repeat(3, 1).T[None]}
+        for sides in ([1.0, 2.0, 3.0, 4.0], [1.5, 2.0, 3.0, 6.0])
+    )
+    by_hand = (0.5 * 0.5**2 + (2.0 - 0.5)) / 4  # squares below 1, lines above
+    for temperature in (1.0, 3.0):
+        assert float(logit_loss(student, teacher, temperature)) == pytest.approx(by_hand)
+    assert float(logit_loss(student, student, 2.0)) == 0
