@@ -63,7 +63,7 @@ def by_hand(two: TwoConvC2f, x: Tensor) -> Tensor:
     """The block's definition, written out."""
     parts = [two.first(x), two.second(x)]
     for bottleneck in two.m:
-        change = bottleneck.cv2(bottleneck.cv1(parts[-1]))  # pyright: ignore[reportCallIssue]
+        change = bottleneck.cv2(bottleneck.cv1(parts[-1]))
         parts.append(parts[-1] + change if bottleneck.add else change)
     return two.cv2(torch.cat(parts, 1))
 

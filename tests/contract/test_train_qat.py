@@ -18,7 +18,7 @@ from search.pipeline import Inputs, shape, train, write_leaf
 from search.stages.activation import swap_activation
 from search.stages.export import export_onnx
 from search.stages.precision.weights import quantize_weights
-from search.stages.prune import output_layers
+from search.stages.prune_layers import output_layers
 from search.stages.qat import InputRange, Lattice, prepared, rounded_convs, settled
 from spaces.recipe import (
     ChannelPrune,
