@@ -29,10 +29,12 @@ from search.stages.heads import load_model
 from search.stages.prune import opened, prune_channels
 from search.stages.psa import NarrowAttention
 from search.stages.structure import change_structure
+from search.tasks.classify import build as build_classifier
 from search.tasks.detect import build
 from spaces.combine import recipe_of
 from spaces.recipe import ChannelPrune, Export, Scale
 from spaces.techniques import Setting
+from tests.contract.test_formats import IMAGES, RUN, written
 from tests.contract.test_prune import kept, silenced
 from tests.contract.test_structure_scale import shapes, silencer
 from tests.tiny import CLASSES, OUTPUT, SIZE, answers, noise, onnx_answers, parameters, tiny_model
@@ -46,17 +48,22 @@ Smaller = Callable[[str, str], nn.Module]
 
 @pytest.fixture(scope="module")
 def family() -> Family:
-    """Their models, of YOLOv8n's width: YOLO11's attention has two heads. Channels are known by their running means."""
+    """Their models, of YOLOv8n's width: YOLO11's attention has two heads."""
     made: dict[str, DetectionModel] = {}
 
-    def build(name: str) -> DetectionModel:
+    def of(name: str) -> DetectionModel:
         if name not in made:
-            made[name] = tiny_model(family=name, width=0.25)
-            for norm in (module for module in made[name].modules() if isinstance(module, nn.BatchNorm2d)):
-                norm.running_mean = torch.randperm(norm.num_features) / norm.num_features - 0.5
+            made[name] = told_apart(tiny_model(family=name, width=0.25))
         return made[name]
 
-    return build
+    return of
+
+
+def told_apart(model: Any) -> Any:
+    """The model, no two channels of whose norms have the same running mean."""
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean = torch.randperm(norm.num_features) / norm.num_features - 0.5
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,31 @@ def test_a_pruned_model_computes_what_the_whole_one_does_with_the_other_channels
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     path = export_onnx(small, Export(), image_size=SIZE, path=tmp_path / "model.onnx")
     np.testing.assert_allclose(onnx_answers(path, noise(2)), found, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("name", ["11/yolo11-cls", "26/yolo26-cls"])
+def test_so_does_a_pruned_classifier(name: str, scope: Any) -> None:
+    content: Any = YAML.load(str(ULTRALYTICS / f"cfg/models/{name}.yaml"))
+    torch.manual_seed(0)
+    whole = told_apart(build_classifier(content | {"scale": "n"}, CLASSES).eval())
+    whole.model[-1].linear.weight.data *= 10  # so that classes are not all as likely
+    small = prune_channels(whole, ChannelPrune(ratio=0.5, round_to=4, scope=scope), image_size=SIZE, batches=[])
+    assert parameters(small) < 0.4 * parameters(whole)
+    with silenced(deepcopy(whole), kept(whole, small)) as masked:
+        expected = answers(masked, noise(2))
+    assert expected.max() > 2 / CLASSES
+    np.testing.assert_allclose(answers(small, noise(2)), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["openvino", "ncnn", "torchscript"])
+@pytest.mark.parametrize("name", ["11/yolo11", "26/yolo26"])
+def test_other_runtimes_compute_the_same_of_a_pruned_model(
+    smaller: Smaller, name: str, form: str, tmp_path: Path
+) -> None:
+    small = smaller(name, "global")
+    path = written(small, form, tmp_path / "folder")
+    np.testing.assert_allclose(RUN[form](path), answers(small, IMAGES), rtol=1e-3, atol=1e-3)
 
 
 def test_of_yolo11_s_attention_only_what_is_around_it_is_pruned(family: Family, smaller: Smaller) -> None:
