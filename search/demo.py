@@ -1,4 +1,4 @@
-"""The embedded demonstrations: real handwritten digits, a YOLOv8n trained on them on the spot, and a real search."""
+"""The embedded demonstrations: real handwritten digits, a YOLO trained on them on the spot, and a real search."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 from search.digit_scans import make_digit_scans
 from search.digits import IMAGE_SIZE, make_digits
+from search.errors import UserError
 from search.study import BaselineTraining, Budget, StudyConfig
 from search.target import Target
 from search.tasks.kind import TaskName
 
 TRIALS: dict[TaskName, int] = {"detect": 12, "classify": 18}
+MODELS: dict[TaskName, str] = {"detect": "yolov8n.yaml", "classify": "yolov8n-cls.yaml"}
 
 # Found by trial: a mirrored 2 is no digit, and small strokes do not survive strong colour or scale changes.
 TRAIN_SETTINGS: dict[str, bool | int | float | str] = {
@@ -24,15 +26,25 @@ TRAIN_SETTINGS: dict[str, bool | int | float | str] = {
 }
 
 
-def demo_study(out: Path, *, task: TaskName = "detect", trials: int, seed: int) -> StudyConfig:
-    """The demo's study, with its data set made in ``out`` (or found there from a run before)."""
-    return DEMOS[task](out, trials, seed)
+def demo_study(
+    out: Path, *, task: TaskName = "detect", model: str | None = None, trials: int, seed: int
+) -> StudyConfig:
+    """The demo's study, with its data set made in ``out`` (or found there from a run before).
+
+    ``model`` is an architecture file of the task, the one in ``MODELS`` if not given.
+
+    Raises:
+        UserError: it is none; the demo trains its baseline on the spot.
+    """
+    if model is not None and Path(model).suffix not in (".yaml", ".yml"):
+        raise UserError(f"model: the demo trains an architecture, such as yolo11n.yaml; {model} is none")
+    return DEMOS[task](out, model or MODELS[task], trials, seed)
 
 
-def _detect(out: Path, trials: int, seed: int) -> StudyConfig:
+def _detect(out: Path, model: str, trials: int, seed: int) -> StudyConfig:
     return StudyConfig(
         name="demo",
-        model="yolov8n.yaml",
+        model=model,
         data=make_digits(out / "digits", seed=seed),
         image_size=IMAGE_SIZE,
         space="demo",
@@ -44,10 +56,10 @@ def _detect(out: Path, trials: int, seed: int) -> StudyConfig:
     )
 
 
-def _classify(out: Path, trials: int, seed: int) -> StudyConfig:
+def _classify(out: Path, model: str, trials: int, seed: int) -> StudyConfig:
     return StudyConfig(
         name="demo-classify",
-        model="yolov8n-cls.yaml",
+        model=model,
         data=make_digit_scans(out / "digits", seed=seed),
         image_size=64,
         space="demo-classify",
@@ -60,4 +72,4 @@ def _classify(out: Path, trials: int, seed: int) -> StudyConfig:
     )
 
 
-DEMOS: dict[TaskName, Callable[[Path, int, int], StudyConfig]] = {"detect": _detect, "classify": _classify}
+DEMOS: dict[TaskName, Callable[[Path, str, int, int], StudyConfig]] = {"detect": _detect, "classify": _classify}

@@ -58,6 +58,7 @@ def finish(folder: StudyDir, quiet: Quiet = False) -> None:
 @app.command(epilog="Example: python -m search demo --task classify --trials 12 --seed 1")
 def demo(
     task: Annotated[TaskName, typer.Option(help="Find digits in pictures, or tell them apart.")] = "detect",
+    model: Annotated[str | None, typer.Option(help="Another architecture, such as yolo11n.yaml.")] = None,
     out: Annotated[Path | None, typer.Option(help="The study folder (results/demo or results/demo-classify).")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many trials to run (12 or 18).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the data, the training and the search.")] = 0,
@@ -67,7 +68,8 @@ def demo(
     from search.demo import TRIALS, demo_study
 
     folder = out or Path("results") / ("demo" if task == "detect" else f"demo-{task}")
-    _run(demo_study(folder, task=task, trials=trials or TRIALS[task], seed=seed), folder, quiet)
+    config = demo_study(folder, task=task, model=model, trials=trials or TRIALS[task], seed=seed)
+    _run(config, folder, quiet)
 
 
 @app.command(epilog="Example: python -m search front results/demo --pick recommended --max-latency-ms 5 --json")

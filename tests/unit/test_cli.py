@@ -105,6 +105,8 @@ def test_no_command_shows_the_help() -> None:
             "there is no ONNX file at TMP/none.onnx; export the model first, or correct the path",
         ),
         ("measure TMP/bad.yaml", "cannot load TMP/bad.yaml"),
+        ("demo --model a.pt --out TMP/d", "the demo trains an architecture, such as yolo11n.yaml; a.pt is none"),
+        ("demo --model yolo11n-cls.yaml --out TMP/d", "model: yolo11n-cls.yaml is for classification, but"),
     ],
 )
 def test_a_users_error_is_one_line_that_says_what_to_do(
