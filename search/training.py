@@ -77,7 +77,10 @@ def train_once(
     if cache is None:
         return make()
     if not inputs.may_train and name not in cache:
-        raise NotTrainedError(name)
+        raise NotTrainedError(
+            f"its training, {name}, is not in the study's cache: that was emptied, or another version of this software "
+            "filled it; run the study again to have it, or take its file from artifacts/"
+        )
     cache.folder.mkdir(parents=True, exist_ok=True)
     result = cache.get(name, lambda: make(cache.bring(state)), load=_load, save=torch.save)
     cache.drop(state)

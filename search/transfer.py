@@ -131,6 +131,8 @@ def _ratio(value: float, ci: tuple[float, float]) -> str:
 
 def _on_target(target: Target, models: Models, place: Workplace) -> Generator[Row]:
     """A row for each model; one that fails has its reason."""
+    from search.training import NotTrainedError
+
     with tempfile.TemporaryDirectory(dir=place.folder / "cache") as name, Apart(target) as apart:
         baseline: Path | None = None
         for name_there, (record_id, own) in models.items():
@@ -143,6 +145,8 @@ def _on_target(target: Target, models: Models, place: Workplace) -> Generator[Ro
                 file = _written(recipe, target, place, Path(name) / model.replace(" ", "-"))
                 baseline = baseline or file
                 yield replace(row, **_measured(file, baseline, recipe, target, place, apart))
+            except NotTrainedError as error:
+                yield replace(row, reason=str(error))
             except Exception as error:  # noqa: BLE001 - runtimes' exceptions have no common base class
                 traceback.print_exc()
                 yield replace(row, reason=reason_of(error))

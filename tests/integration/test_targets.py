@@ -6,6 +6,8 @@ Two of them run several pictures at once, for which quantization that takes its 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,22 @@ def test_picks_are_taken_to_another_target_without_training(finished: Path) -> N
     assert rows[pick]["accuracy"] is not None
     assert rows["baseline"]["runtime"].startswith("ncnn ")
     assert json.loads((finished / "transfer.json").read_text())["rows"] == found
+
+
+def test_a_pick_whose_training_is_gone_has_a_sentence_and_the_others_their_rows(
+    finished: Path, result: dict[str, Any], tmp_path: Path
+) -> None:
+    moved = tmp_path / "out"
+    shutil.copytree(finished, moved, ignore=shutil.ignore_patterns("stages"))
+    picks = [word for pick in ("recommended", "most-accurate", "fastest", "smallest") for word in ("--pick", pick)]
+    done = search("transfer", moved, "--target", "onnxruntime-cpu", *picks, "--json")
+    trained = {member["record_id"] for member in result["front"] if member["recipe"]["finetune"]["kind"] == "train"}
+    rows = json.loads(done.stdout)
+    lost = [row for row in rows if row["record_id"] in trained]
+    assert lost and "Traceback" not in done.stderr
+    for row in rows:
+        assert bool(row["reason"]) == (row in lost)
+        if row in lost:
+            assert re.match(r"its training, train-\w+, is not in the study's cache: .* from artifacts/", row["reason"])
+        else:
+            assert row["latency_ratio"] > 0
