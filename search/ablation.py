@@ -210,9 +210,9 @@ def why_no_smaller(architecture: Mapping[str, Any]) -> str:
 
 
 def _architecture(checkpoint: Path) -> Mapping[str, Any]:
-    from search.pipeline import load_baseline
+    from search.stages.heads import load_model
 
-    return getattr(load_baseline(checkpoint), "yaml", {})
+    return getattr(load_model(checkpoint), "yaml", {})
 
 
 def _all_wanted(

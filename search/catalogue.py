@@ -102,9 +102,9 @@ def _setting(plan: Plan, data: DataSet) -> Setting:
 
 
 def _trained_size(model: Path) -> int:
-    from search.pipeline import load_baseline
+    from search.stages.heads import load_model
 
-    arguments: Any = load_baseline(model).args
+    arguments: Any = load_model(model).args
     return int(arguments["imgsz"])
 
 

@@ -59,14 +59,9 @@ from spaces.recipe import (
 LABELLED_BATCHES = 4  # of 16 images, for pruning that looks at gradients, losses or activations
 
 
-def load_baseline(path: Path) -> nn.Module:
-    """The model in a checkpoint, as ``load_model``."""
-    return load_model(path)
-
-
 def shape(recipe: Recipe, inputs: Inputs) -> nn.Module:
     """The untrained model of ``recipe``: everything that changes its graph has been done."""
-    return _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS, recipe, inputs)
+    return _shaped(load_model(inputs.baseline), SHAPE_FIELDS, recipe, inputs)
 
 
 def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = silent) -> nn.Module:
@@ -78,7 +73,7 @@ def train(model: nn.Module, recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch = 
     hold, note = (None, "") if isinstance(recipe.sparsify, NoSparsify) else (hold_zeros(model), "hold zeros")
     if isinstance(recipe.finetune, Finetune):
         if recipe.finetune.swap_epochs:
-            model = blend_activation(model, load_baseline(inputs.baseline))
+            model = blend_activation(model, load_model(inputs.baseline))
         model = _train(model, recipe, inputs, recipe.finetune, hold, note, _shifted(on_epoch, early, total))
     if not isinstance(recipe.qat, NoQat):
         qat, plan, report = recipe.qat, _rounding_plan(recipe), _shifted(on_epoch, early + tuned, total)
@@ -125,7 +120,7 @@ def _pruned_in_training(recipe: Recipe, inputs: Inputs, on_epoch: OnEpoch) -> nn
         return _train(model, recipe, inputs, part, after_step, note, _shifted(on_epoch, done, total))
 
     at = SHAPE_FIELDS.index("prune")
-    model = _shaped(load_baseline(inputs.baseline), SHAPE_FIELDS[:at], recipe, inputs)
+    model = _shaped(load_model(inputs.baseline), SHAPE_FIELDS[:at], recipe, inputs)
     pruned = prune_in_training(model, recipe.prune, train=train_for, **_prune_arguments(recipe.prune, recipe, inputs))
     return _shaped(pruned, SHAPE_FIELDS[at + 1 :], recipe, inputs)
 

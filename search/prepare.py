@@ -14,8 +14,9 @@ from search.cache import STAGES, StageCache
 from search.data import DataSet, data_digest, make_view, read_data
 from search.errors import UserError
 from search.measure.host import usable_cores
-from search.pipeline import Inputs, load_baseline, write_leaf
+from search.pipeline import Inputs, write_leaf
 from search.record import BASELINE, Elsewhere, Record
+from search.stages.heads import load_model
 from search.storage.urls import below, is_url
 from search.storage.working import url_of
 from search.store import write_atomically
@@ -96,7 +97,7 @@ def _baseline_file(form: str, recipe: Recipe, inputs: Inputs, folder: Path) -> P
     if found:
         return found[0]
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        new = write_leaf(load_baseline(inputs.baseline), recipe, inputs, folder=Path(name) / "leaf", form=form)
+        new = write_leaf(load_model(inputs.baseline), recipe, inputs, folder=Path(name) / "leaf", form=form)
         place.mkdir(exist_ok=True)
         return new.replace(place / new.name)
 
@@ -202,7 +203,7 @@ def _check_task(model: str, task: str, data: DataSet) -> None:
 
 def _check_fit(checkpoint: Path, data: DataSet) -> None:
     try:
-        model: Any = load_baseline(checkpoint)
+        model: Any = load_model(checkpoint)
     except Exception as error:
         raise UserError(f"model: {checkpoint} is no checkpoint that Ultralytics can load: {error}") from error
     _check_task(str(checkpoint), getattr(model, "task", "detect"), data)
@@ -221,7 +222,7 @@ def measured_baseline(place: Workplace, latency_on: Mapping[str, MeasureLatency]
     ``latency_on`` times a file beside the baseline's, by the target's name.
     """
     recipe = place.baseline_recipe
-    model = load_baseline(place.inputs.baseline)
+    model = load_model(place.inputs.baseline)
     found: dict[str, Elsewhere] = {}
     for target in (place.target, *place.others):
         file = place.baseline(target)

@@ -175,9 +175,10 @@ def _classify(large: Classify, small: Classify, inputs: Sequence[Kept]) -> Kept:
     return kept
 
 
-def _sequence(large: nn.Sequential, small: nn.Sequential, inputs: Sequence[Kept]) -> Kept:
+def _sequence(large: nn.Sequential, small: nn.Module, inputs: Sequence[Kept]) -> Kept:
     kept = inputs[0]
-    for theirs, own in zip(large, small, strict=True):
+    repeats = small if isinstance(small, nn.Sequential) else [small]  # a single one is no sequence
+    for theirs, own in zip(large, repeats, strict=False):  # the last repeats may be gone
         kept = _inherit(theirs, own, [kept])
     return kept
 

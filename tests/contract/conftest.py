@@ -19,8 +19,8 @@ from search.digit_scans import make_digit_scans
 from search.digits import make_digits
 from search.errors import UserError
 from search.measure.worker import environment_of
-from search.pipeline import load_baseline
 from search.stages.export import export_onnx
+from search.stages.heads import load_model
 from search.stages.quantize import quantize
 from search.target import load_target
 from spaces.parts.quantize import Quantize
@@ -44,7 +44,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(baseline: Path) -> nn.Module:
-    return load_baseline(baseline)
+    return load_model(baseline)
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def class_baseline(class_view: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def classifier(class_baseline: Path) -> nn.Module:
-    return load_baseline(class_baseline)
+    return load_model(class_baseline)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from search.cache import StageCache
 from search.data import sample_batches
-from search.pipeline import Inputs, load_baseline, shape, train, write_leaf
+from search.pipeline import Inputs, shape, train, write_leaf
 from search.stages.distill import lesson
 from search.stages.distill_classes import TaughtClasses, class_divergence, logits
 from search.stages.export import export_onnx
 from search.stages.finetune import finetune
+from search.stages.heads import load_model
 from search.stages.labelled import batch_loss
 from search.stages.losses import SmoothedCrossEntropy, label_loss
 from search.stages.prune import prune_channels
@@ -102,7 +103,7 @@ def test_a_pruned_classifier_learns(
     assert weights(trained(student, class_baseline, class_view)) == weights(result)
     assert weights(trained(student, class_baseline, class_view, seed=1)) != weights(result)
     torch.save({"model": result, "train_args": {"task": "classify"}}, tmp_path / "again.pt")
-    assert weights(load_baseline(tmp_path / "again.pt")) == weights(result)
+    assert weights(load_model(tmp_path / "again.pt")) == weights(result)
     path = export_onnx(result, Export(), image_size=SIDE, path=tmp_path / "model.onnx")
     with torch.no_grad():
         predicted: Any = result(torch.from_numpy(np.concatenate(noise(4, size=SIDE))))

@@ -187,6 +187,13 @@ def test_a_scaled_model_has_the_shapes_of_its_family(family: Family, name: str) 
     assert np.isfinite(answers(scaled, noise(1))).all()
 
 
+@pytest.mark.parametrize("part", [Scale(width=0.5), Scale(depth=0.5)], ids=["narrower", "shallower"])
+@pytest.mark.parametrize("name", ["v3/yolov3-tiny", "v6/yolov6", "v8/yolov8-ghost"])
+def test_a_family_without_rules_is_not_scaled(family: Family, name: str, part: Scale) -> None:
+    with pytest.raises(ValueError, match="structure: scale knows no way to slice the weights of a "):
+        change_structure(family(name), part, seed=0)
+
+
 @torch.no_grad()
 def test_a_narrower_yolo11_computes_what_the_wide_one_does_without_its_last_channels_and_heads(family: Family) -> None:
     wide = family("11/yolo11")

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.modules import C2f, Conv
 
-from search.pipeline import facts, load_baseline
+from search.pipeline import facts
 from search.stages.c2f import SplitC2f, TwoConvC2f
 from search.stages.export import export_onnx
+from search.stages.heads import load_model
 from search.stages.prune import prune_channels
 from spaces.recipe import ChannelPrune, Export
 from tests.tiny import (
@@ -348,7 +349,7 @@ def test_it_can_be_pruned_again(pruned: Pruned, part: ChannelPrune) -> None:
 
 def test_plain_blocks_pass_the_loader_that_refuses_foreign_code(pruned: Pruned, tmp_path: Path) -> None:
     torch.save({"model": pruned(LAYER)}, tmp_path / "pruned.pt")
-    loaded = load_baseline(tmp_path / "pruned.pt")
+    loaded = load_model(tmp_path / "pruned.pt")
     assert np.array_equal(answers(loaded, noise(2)), answers(pruned(LAYER), noise(2)))
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
-from search.pipeline import Inputs, facts, load_baseline, shape, train, write_leaf
+from search.pipeline import Inputs, facts, shape, train, write_leaf
 from search.stages.attention import Bottleneck, EfficientAttentionBlock
+from search.stages.heads import load_model
 from search.stages.prune import prune_channels
 from search.stages.structure import STRUCTURES, change_structure
 from spaces.parts.structure import Structure
@@ -99,7 +100,7 @@ def test_parameters_and_flops_are_those_of_the_new_blocks(model: nn.Module, part
 def test_a_checkpoint_is_loaded_as_one_of_others_is(model: nn.Module, part: Any, tmp_path: Path) -> None:
     changed = change_structure(model, part, seed=0)
     torch.save({"model": changed}, tmp_path / "changed.pt")
-    again = load_baseline(tmp_path / "changed.pt")  # which knows no classes of this project
+    again = load_model(tmp_path / "changed.pt")  # which knows no classes of this project
     assert weights(again) == weights(changed)
     assert np.array_equal(answers(again, noise(1)), answers(changed, noise(1)))
 
